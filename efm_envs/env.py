@@ -1,0 +1,338 @@
+"""EFMEnv: one task in one simulation, with a reward model's signal as its reward."""
+
+import copy
+import importlib
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+
+from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, RewardModelError, one_of, unknown_option
+from efm_envs.observations import FLAT, OBS_MODES, Observer
+from efm_envs.rendering import CameraRenderer
+from efm_envs.rewards.base import TRUE_SUCCESS
+from efm_envs.rewards.registry import make_reward_model
+from efm_envs.rewards.signal import TERMINATE_ON, RewardSignal, SignalOutput, SignalState, TerminateOn, is_end
+from efm_envs.seeding import Stream, generator
+from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
+
+if TYPE_CHECKING:
+    from efm_envs.window import Window
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """Everything that decides how an env goes on, made by `EFMEnv.get_state`. May be pickled; shares nothing with the env."""
+
+    task: str
+    physics: Array  # mjSTATE_INTEGRATION
+    scenario: Scenario
+    episode_key: tuple[int, int]
+    elapsed_steps: int
+    signal: SignalState
+    np_random: dict[str, Any]
+
+
+class EFMEnv(gym.Env[Any, Array]):
+    """A task, its physics, and a reward that a reward model gives. Made by `gym.make`, whose keywords these are.
+
+    Args:
+        task: the task's class as "module:Class" (the registration sets it).
+        step_limit: control steps after which an episode is truncated (the registration sets it). The env keeps the count itself, so
+            that a restored state restores it too; Gymnasium's `max_episode_steps=` can shorten an episode but not lengthen it.
+        task_options: keyword arguments of the task's class (the registration sets them).
+        reward_model: a name, a dict {"id": name, option: value}, or an object: see `efm_envs.make_reward_model`.
+        terminate_on: what ends an episode: "predicted" success, "true" success, or "never" (then only the step limit does).
+        success_threshold: s in predicted success 1[d ≤ s], in [control steps]; None takes the reward model's own.
+        obs_mode: "state"; "pixels" (cameras and the robot's own state); "pixels_state"; or "flat", one float32 vector that contains the
+            goal (privileged: `metadata["privileged_observation"]` says so).
+        cameras: names of the cameras in `pixels/<camera>`; None is the task's first.
+        image_size: (height, width) of those pictures.
+        render_mode: None, "rgb_array" or "human".
+        render_size: (height, width) of `render()`'s picture.
+        render_camera: the camera of `render()`; None is the task's first.
+
+    Episodes are addressed by index: how the k-th episode since `reset(seed=s)` starts is a function of (s, k), whatever was done
+    before. `info` has, at every reset and step, `is_success` (ground truth), `predicted_success`, `steps_to_go` (the reward model's d)
+    and `instruction`.
+
+    Attributes:
+        task: what the episodes are about.
+        data: the simulation, a `mujoco.MjData`.
+        physics: the same as a batch of one, as tasks read it.
+        goals: the present goal, as a batch of one.
+        signal: turns the reward model's output into reward and predicted success.
+        episode_key: (s, k) of the present episode.
+        episode_count: episodes begun so far, by a reset or by a restored state.
+        elapsed_steps: control steps of the present episode.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        step_limit: int,
+        task_options: Mapping[str, Any] | None = None,
+        reward_model: Any = "oracle",
+        terminate_on: TerminateOn = "predicted",
+        success_threshold: float | None = None,
+        obs_mode: Literal["state", "pixels", "pixels_state", "flat"] = "state",
+        cameras: Sequence[str] | None = None,
+        image_size: Sequence[int] = (96, 96),
+        render_mode: str | None = None,
+        render_size: Sequence[int] = (480, 480),
+        render_camera: str | None = None,
+        **unknown: Any,
+    ) -> None:
+        for option in unknown:
+            raise unknown_option("this env", option, ENV_OPTIONS)
+        self.task = load_task(task, task_options or {})
+        self.step_limit = _positive("step_limit", step_limit)
+        self.terminate_on: TerminateOn = one_of("terminate_on", terminate_on, TERMINATE_ON)
+        self.obs_mode: str = one_of("obs_mode", obs_mode, OBS_MODES)
+        self.render_mode = render_mode and one_of("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_camera = one_of("camera", render_camera or self.task.cameras[0], self.task.cameras)
+        if isinstance(cameras, str):
+            raise EFMError(f"cameras is a sequence of names, for example [{cameras!r}]; got {cameras!r}.")
+        self.cameras = tuple(one_of("camera", c, self.task.cameras) for c in cameras or self.task.cameras[:1])
+        self.metadata = {  # type: ignore[misc]
+            **self.metadata,
+            "render_fps": round(1.0 / self.task.control_dt_s),
+            "privileged_observation": obs_mode == FLAT,
+        }
+
+        self.data = mujoco.MjData(self.task.model)
+        self.physics = SinglePhysics(self.data)
+        height_width = _size("image_size", image_size, self.task.model)
+        self._observation_camera = CameraRenderer(self.task.model, *height_width)
+        self._render_size = _size("render_size", render_size, self.task.model)
+        self._render_camera = CameraRenderer(self.task.model, *self._render_size)
+        self._window: Window | None = None
+
+        self._observer = Observer(self.task, obs_mode, self.cameras, height_width)
+        self.observation_space = self._observer.policy_space
+        self.action_space = self.task.action_space
+
+        model = make_reward_model(reward_model)
+        if model.task not in (None, self.task.name):
+            raise RewardModelError(
+                f"reward model {model.id!r} was made for task {model.task!r}; this env's task is {self.task.name!r}. "
+                "Pass a model of this task."
+            )
+        self._model_names = self._observer.policy_names if model.needs is None else model.needs
+        self._observer.check_names(self._model_names, f"reward model {model.id!r}")
+        self._all_names = list(dict.fromkeys([*self._observer.policy_names, *self._model_names, TRUE_SUCCESS]))
+        self.signal = RewardSignal(model, num_envs=1, success_threshold=success_threshold)
+
+        self._scenario: Scenario | None = None
+        self.goals = Goals([])
+        self.episode_key = (0, -1)
+        self.episode_count = 0
+        self.elapsed_steps = 0
+        self._physics_steps = 0
+
+    # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts the first episode of `seed`, or without one the next episode of the last seed."""
+        if options:
+            raise EFMError(f"reset() of this env takes no options; got {sorted(options)}.")
+        super().reset(seed=seed)
+        self.episode_key = self._next_episode_key(seed)
+        self.episode_count += 1
+        self.elapsed_steps = 0
+        self._start(self.task.sample(generator(Stream.SCENARIO, *self.episode_key)))
+        observations = self._observe()
+        output = self.signal.reset(self._pick(observations, self._model_names), self.goals)
+        self._show()
+        return self._policy_observation(observations), self._info(observations, output)
+
+    def step(self, action: Array) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Runs one control step.
+
+        Args:
+            action: (A,) finite; what lies outside [-1, 1] is clipped.
+
+        Raises:
+            InvalidActionError: wrong shape, or not finite. The env stays as it was.
+        """
+        if self._scenario is None:
+            raise gym.error.ResetNeeded("call reset() before step().")
+        self.task.apply(self.physics, self._checked(action)[None])
+        mujoco.mj_step(self.task.model, self.data, self.task.substeps)
+        mujoco.mj_step1(self.task.model, self.data)  # derived fields (xpos, sensordata, …) of the state just reached
+        self._physics_steps += self.task.substeps
+        self.elapsed_steps += 1
+        observations = self._observe()
+        output = self.signal.step(self._pick(observations, self._model_names), self.goals)
+        info = self._info(observations, output)
+        terminated = is_end(self.terminate_on, info["predicted_success"], info["is_success"])
+        truncated = self.elapsed_steps >= self.step_limit
+        self._show()
+        return self._policy_observation(observations), float(output.reward[0]), terminated, truncated, info
+
+    def render(self) -> Any:
+        """Returns a picture (H, W, 3) uint8 in "rgb_array" mode; shows the window in "human" mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs a mode: gym.make(..., render_mode="rgb_array"), or "human" for a window.')
+            return None
+        if self.render_mode == "human":
+            return self._show()
+        return self._render_camera.render(self.data, self.render_camera)
+
+    def close(self) -> None:
+        """Frees GL contexts and the window; more than once does no harm."""
+        self._observation_camera.close()
+        self._render_camera.close()
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    # -- what Gymnasium has no word for ----------------------------------------------------------------------------------------------
+
+    def get_state(self) -> EnvState:
+        """Returns everything that decides how this env goes on."""
+        if self._scenario is None:
+            raise gym.error.ResetNeeded("call reset() before get_state().")
+        physics = np.empty(mujoco.mj_stateSize(self.task.model, _STATE))
+        mujoco.mj_getState(self.task.model, self.data, physics, _STATE)
+        generator = copy.deepcopy(dict(self.np_random.bit_generator.state))
+        key, steps, signal = self.episode_key, self.elapsed_steps, self.signal.get_state()
+        return EnvState(self.task.name, physics, self._scenario, key, steps, signal, generator)
+
+    def set_state(self, state: EnvState) -> None:
+        """Goes on, bit for bit, from where `get_state` was called, in this env or another of the same id and options.
+
+        Raises:
+            InvalidStateError: the state is another task's.
+        """
+        if not isinstance(state, EnvState):
+            raise InvalidStateError(f"set_state() takes what get_state() returned; got {type(state).__name__}.")
+        size = mujoco.mj_stateSize(self.task.model, _STATE)
+        if (state.task, len(state.physics)) != (self.task.name, size):
+            raise InvalidStateError(
+                f"the state is of task {state.task!r} with {len(state.physics)} numbers; this env is {self.task.name!r} with {size}."
+            )
+        self._start(state.scenario)
+        self.episode_count += 1
+        mujoco.mj_setState(self.task.model, self.data, state.physics, _STATE)
+        mujoco.mj_step1(self.task.model, self.data)
+        self.np_random.bit_generator.state = state.np_random
+        self.episode_key, self.elapsed_steps = state.episode_key, state.elapsed_steps
+        self.signal.set_state(state.signal)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Exact counts since the env was made: physics steps, calls of the reward model, pictures drawn."""
+        return {
+            "physics_steps": self._physics_steps,
+            "reward_model_calls": self.signal.calls,
+            "renders": self._observation_camera.renders + self._render_camera.renders,
+        }
+
+    @property
+    def task_description(self) -> str:
+        """The present instruction, under the name LeRobot reads."""
+        return self.goals.instructions[0] if len(self.goals) else ""
+
+    @property
+    def _max_episode_steps(self) -> int:
+        """The step limit, under the name LeRobot reads."""
+        return self.step_limit
+
+    # -- private ---------------------------------------------------------------------------------------------------------------------
+
+    def _next_episode_key(self, seed: int | None) -> tuple[int, int]:
+        if seed is not None:
+            return seed, 0
+        if self.episode_key[1] >= 0:
+            return self.episode_key[0], self.episode_key[1] + 1
+        return int(self.np_random.integers(2**31)), 0  # never seeded: Gymnasium seeds its generator from the system
+
+    def _start(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self.goals = Goals([scenario.goal])
+        mujoco.mj_resetData(self.task.model, self.data)
+        for name, value in scenario.physics.items():
+            getattr(self.physics, name)[0] = value
+        mujoco.mj_step1(self.task.model, self.data)
+
+    def _checked(self, action: Array) -> Array:
+        shape = self.action_space.shape
+        try:
+            values = np.asarray(action, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidActionError(f"an action is {shape} numbers; got {action!r}.") from error
+        if values.shape != shape:
+            raise InvalidActionError(f"an action of this env has shape {shape}; got {values.shape}.")
+        if not np.isfinite(values).all():
+            bad = np.flatnonzero(~np.isfinite(values))
+            raise InvalidActionError(f"an action must be finite; element {bad[0]} is {values[bad[0]]}: {values}.")
+        return np.clip(values, self.task.action_space.low, self.task.action_space.high)
+
+    def _observe(self) -> dict[str, Array]:
+        return self._observer.observe(self._all_names, self.physics, self.goals, self._draw)
+
+    def _draw(self, camera: str) -> Array:
+        return self._observation_camera.render(self.data, camera)[None]
+
+    def _pick(self, observations: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
+        return {name: observations[name] for name in names}
+
+    def _policy_observation(self, observations: dict[str, Array]) -> Any:
+        if self.obs_mode == FLAT:
+            return observations[FLAT][0].copy()  # the reward model may keep its own
+        return {name: observations[name][0].copy() for name in self._observer.policy_names}
+
+    def _info(self, observations: dict[str, Array], output: SignalOutput) -> dict[str, Any]:
+        return {
+            "is_success": bool(observations[TRUE_SUCCESS][0]),
+            "predicted_success": bool(output.predicted_success[0]),
+            "steps_to_go": float(output.steps_to_go[0]),
+            "instruction": self.goals.instructions[0],
+        }
+
+    def _show(self) -> None:
+        if self.render_mode != "human":
+            return
+        if self._window is None:
+            from efm_envs.window import Window
+
+            self._window = Window(self.task.model, self.data, self.render_camera, self._render_size, self.task.control_dt_s)
+        self._window.show()
+
+
+ENV_OPTIONS = tuple(name for name, p in inspect.signature(EFMEnv).parameters.items() if p.kind is p.KEYWORD_ONLY)
+
+
+def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
+    """Returns the task that "module:Class" names, made with `options`."""
+    module, _, name = entry_point.partition(":")
+    task: Task = getattr(importlib.import_module(module), name)(**options)
+    return task
+
+
+def _positive(option: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise EFMError(f"{option} is a whole number, at least 1; got {value!r}.")
+    return int(value)
+
+
+def _size(option: str, value: Sequence[int], model: mujoco.MjModel) -> tuple[int, int]:
+    if np.shape(value) != (2,):
+        raise EFMError(f"{option} is (height, width) in pixels; got {value!r}.")
+    height, width = (_positive(option, length) for length in value)
+    most = model.vis.global_
+    if height > most.offheight or width > most.offwidth:
+        raise EFMError(
+            f"{option} is at most {most.offheight} × {most.offwidth} pixels, the model's <global offheight offwidth>; got {value!r}."
+        )
+    return height, width

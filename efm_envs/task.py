@@ -1,0 +1,151 @@
+"""What a task must say: its model, its scenarios, what is seen, what an action does, and what success means.
+
+A task is written batch-first: every function takes and returns arrays with a leading batch dimension B, and reads the physics
+through attributes named as in `mujoco.MjData`. A single env passes its `MjData` as a batch of one (`SinglePhysics`); a vector env
+passes `mujoco.batch.Batch`, whose attributes are the same arrays for many simulations. The task's code is the same for both.
+"""
+
+import abc
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+if TYPE_CHECKING:
+    import mujoco
+
+Array = np.ndarray
+
+
+class Physics(Protocol):
+    """The fields of `mujoco.MjData` with a leading batch dimension; arrays are live views: writing moves the simulation."""
+
+    def __getattr__(self, name: str) -> Any: ...
+
+
+class SinglePhysics:
+    """One `MjData` seen as a batch of one.
+
+    Attributes are live views of MjData's arrays, (1, …). Only fields of fixed size (`qpos`, `xpos`, `sensordata`, …) may be read:
+    those that MuJoCo reallocates at every step (`contact`, `efc_*`) go stale.
+    """
+
+    def __init__(self, data: "mujoco.MjData") -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[type["SinglePhysics"], tuple["mujoco.MjData"]]:
+        return SinglePhysics, (self._data,)  # a copy looks at its own data
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        view = getattr(self._data, name)[None]
+        setattr(self, name, view)  # the next look-up does not come here
+        return view
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one episode asks for.
+
+    Attributes:
+        instruction: the sentence that a policy reads.
+        state: (G,) float64, the task's own numbers for it (privileged unless they are also observed).
+    """
+
+    instruction: str
+    state: Array = field(default_factory=lambda: np.zeros(0))
+
+
+class Goals:
+    """The goals of a batch of B episodes, as arrays.
+
+    Attributes:
+        instructions: B sentences.
+        states: (B, G) float64.
+    """
+
+    def __init__(self, goals: Iterable[Goal]) -> None:
+        goals = list(goals)
+        self.instructions = [goal.instruction for goal in goals]
+        self.states = np.array([goal.state for goal in goals], dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    def __getitem__(self, index: int) -> Goal:
+        return Goal(self.instructions[index], self.states[index].copy())
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How one episode starts: a pure function of the generator that drew it.
+
+    Attributes:
+        physics: initial value of each named MjData field that differs from the model's default, for example `qpos` (nq,).
+        goal: what the episode asks for.
+    """
+
+    physics: Mapping[str, Array]
+    goal: Goal
+
+
+class Task(abc.ABC):
+    """One task: everything that an env needs to know, and nothing about rewards.
+
+    Attributes:
+        name: short name, for messages.
+        substeps: physics steps a control step.
+        cameras: names of the model's cameras, the default one first.
+        action_space: (A,) box, symmetric and normalised: [-1, 1].
+        state_spaces: the observations that need no camera, by name (`agent_pos`, `environment_state`), each a float32 box.
+        experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
+    """
+
+    name: ClassVar[str]
+    substeps: ClassVar[int]
+    cameras: ClassVar[tuple[str, ...]]
+    experts: ClassVar[Mapping[str, str]]
+    action_space: spaces.Box
+    state_spaces: Mapping[str, spaces.Box]
+
+    @functools.cached_property
+    def model(self) -> "mujoco.MjModel":
+        """The compiled MuJoCo model."""
+        return self.build_model()
+
+    @property
+    def control_dt_s(self) -> float:
+        """Control period in [s]."""
+        return float(self.model.opt.timestep) * self.substeps
+
+    @abc.abstractmethod
+    def build_model(self) -> "mujoco.MjModel":
+        """Compiles the model."""
+
+    @abc.abstractmethod
+    def sample(self, rng: np.random.Generator) -> Scenario:
+        """Draws how an episode starts. Reads nothing but `rng`."""
+
+    @abc.abstractmethod
+    def apply(self, physics: Physics, actions: Array) -> None:
+        """Writes the controls for actions (B, A) in [-1, 1]."""
+
+    @abc.abstractmethod
+    def observe(self, physics: Physics, goals: Goals) -> dict[str, Array]:
+        """Returns the observations named in `state_spaces`, each (B, …) float32, in new arrays."""
+
+    @abc.abstractmethod
+    def is_success(self, physics: Physics, goals: Goals) -> Array:
+        """Returns (B,) bool: the ground truth."""
+
+    @abc.abstractmethod
+    def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
+        """Returns (B,) float64 in [control steps]: what is left for the clean expert; 0 exactly at success, else at least 1."""
+
+    def encode_goals(self, goals: Goals) -> Array:
+        """Returns (B, E) float32: the goal for a reader of `obs_mode="flat"`, where `state_spaces` does not show it (E may be 0)."""
+        return np.zeros((len(goals), 0), np.float32)
