@@ -43,7 +43,8 @@ def rollout(
         **make_kwargs: for `gym.make`.
 
     Raises:
-        EFMError: bad actions, or a bad reward model. Any other error of an env ends its episode only, and stands in `Episode.error`.
+        EFMError: bad actions, or a bad reward model. Any other error that a step raises ends its episode only, and stands in
+            `Episode.error`.
     """
     envs = [gym.make(env_id, disable_env_checker=True, **make_kwargs) for _ in range(num_envs)]
     try:

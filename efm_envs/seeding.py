@@ -23,6 +23,7 @@ class EpisodeSet(enum.IntEnum):
     EVALUATION = 1  # not 0: seeds 0, 1, 2, … are what people type, and so train on
     DEMONSTRATIONS = 2
     PRACTICE = 3
+    MONITORING = 4  # looks at a policy while it trains
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

@@ -10,11 +10,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
+import torch
 
 import efm_envs
+from efm_agents.checkpoint import save_checkpoint
+from efm_agents.model import Inputs, StepsToGoNetwork
 from efm_envs.observations import OBS_MODES
 from tests.efm_envs import fakes
+
+
+def untrained_checkpoint(env_id: str, folder: Path) -> dict[str, str]:
+    """Writes a steps-to-go network with random weights, and returns it as a reward model."""
+    env = gym.make(env_id)
+    space, task = env.observation_space, env.unwrapped.task
+    env.close()
+    names = tuple(name for name in ("agent_pos", "environment_state") if name in space.spaces)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = StepsToGoNetwork(Inputs(names, tuple(space[name].shape[0] for name in names)), (16,), bins=8, max_steps_to_go=40.0)
+    path = folder / "steps_to_go.safetensors"
+    config = {"model": network.config, "task": task.name, "env_id": env_id, "success_threshold": 1.0}
+    save_checkpoint(path, "steps_to_go", network.state_dict(), config)
+    return {"id": "checkpoint", "path": str(path)}
+
 
 # What gym.make(..., reward_model=…) takes, by name: made from an id and from a folder to put files in.
 REWARD_MODELS: dict[str, Callable[[str, Path], Any]] = {
@@ -22,6 +42,7 @@ REWARD_MODELS: dict[str, Callable[[str, Path], Any]] = {
     "sparse": lambda env_id, folder: {"id": "sparse"},
     "none": lambda env_id, folder: "none",
     "function": lambda env_id, folder: fakes.first_value,
+    "checkpoint": untrained_checkpoint,
 }
 
 

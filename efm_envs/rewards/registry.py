@@ -56,7 +56,7 @@ def make_reward_model(spec: Any) -> RewardModel:
         RewardModelError: the spec is none of the above.
     """
     if isinstance(spec, RewardModel):
-        return spec
+        return _with_needs_checked(spec)
     if isinstance(spec, str):
         return _make(spec, {})
     if isinstance(spec, Mapping):
@@ -81,6 +81,14 @@ def _make(name: str, options: dict[str, Any]) -> RewardModel:
     model = factory(**options)
     if not isinstance(model, RewardModel):
         raise RewardModelError(f"reward model {name!r} is made by {factory!r}, which returned {model!r}: not a RewardModel.")
+    return _with_needs_checked(model)
+
+
+def _with_needs_checked(model: RewardModel) -> RewardModel:
+    if isinstance(model.needs, str):
+        raise RewardModelError(
+            f"reward model {model.id!r}: needs is a tuple of names, for example ({model.needs!r},); got {model.needs!r}."
+        )
     return model
 
 

@@ -14,9 +14,10 @@ import pytest
 
 import efm_envs
 from efm_envs.errors import EFMError, RewardModelError, UnknownNameError, UnknownOptionError
-from efm_envs.rewards import FunctionRewardModel, RewardModel, StepsToGo, registry
+from efm_envs.rewards import FunctionRewardModel, RewardModel, StepsToGo, make_reward_model, registry
 from efm_envs.rewards.oracle import NoRewardModel, OracleRewardModel
 from efm_envs.task import Goals
+from efm_envs.testing import check_state
 from tests.efm_envs import fakes
 from tests.efm_envs.fakes import POINT_MASS
 
@@ -227,3 +228,37 @@ def test_two_packages_with_one_name_are_both_named(site: Path, tmp_path: Path) -
     result = python(Path(path), "import efm_envs; efm_envs.make_reward_model('ruler')")
     assert "two reward models are called 'ruler': " in result.stderr
     assert "their_rewards:Ruler" in result.stderr and "more_rewards:Ruler" in result.stderr
+
+
+def test_needs_given_as_one_string_is_refused() -> None:
+    class OneString(RewardModel):
+        needs = "agent_pos"  # type: ignore[assignment]
+
+        def steps_to_go(self, observations: Any, goals: Any) -> StepsToGo:
+            return StepsToGo(np.ones(len(goals)))
+
+    with pytest.raises(RewardModelError, match=r"needs is a tuple of names, for example \('agent_pos',\)"):
+        make_reward_model(OneString())
+
+
+def test_a_models_memory_is_part_of_an_envs_state() -> None:
+    class Clock(RewardModel):
+        """d counts down from 100, in the model's own memory."""
+
+        def __init__(self) -> None:
+            self.left = 100.0
+
+        def reset(self, goals: Any, mask: Any) -> None:
+            self.left = 100.0
+
+        def steps_to_go(self, observations: Any, goals: Any) -> StepsToGo:
+            self.left -= 1.0
+            return StepsToGo(np.full(len(goals), self.left))
+
+        def get_state(self) -> float:
+            return self.left
+
+        def set_state(self, state: float) -> None:
+            self.left = state
+
+    check_state("EFM-PointMass-v0", reward_model=Clock())

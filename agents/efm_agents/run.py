@@ -1,0 +1,97 @@
+"""A run is a folder: its settings, versions, metrics, episodes and checkpoints. Whoever finds it later can tell what was done."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from efm_agents.checkpoint import SUFFIX, write_atomically
+from efm_envs.errors import EFMError
+
+VERSIONED = ("efm-envs", "gymnasium", "mujoco", "numpy", "torch", "safetensors")
+
+Report = Callable[[str, int, int, str], None]  # stage, done, total, a few words
+
+
+def no_report(stage: str, done: int, total: int, words: str) -> None:
+    """Reports progress to nobody."""
+
+
+class Run:
+    """The folder of one run, new or to be resumed.
+
+    Args:
+        folder: made if it does not exist.
+        program: what runs in it ("sft", "improve", …).
+        settings: JSON-able; a folder that holds a run with other settings is refused.
+
+    Raises:
+        EFMError: the folder holds another run.
+    """
+
+    def __init__(self, folder: Path | str, program: str, settings: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        config = json.loads(json.dumps({"program": program, **settings}))
+        path = self.folder / "config.json"
+        if path.is_file():
+            _refuse_other_settings(self.folder, json.loads(path.read_text()), config)
+        else:
+            write_atomically(path, _json(config))
+        write_atomically(self.folder / "versions.json", _json(versions()))
+
+    def checkpoint(self, name: str) -> Path:
+        """Returns the path of the checkpoint called `name`."""
+        return self.folder / "checkpoints" / f"{name}{SUFFIX}"
+
+    def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds rows to `LOG.jsonl`."""
+        with (self.folder / f"{log}.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def forget_after(self, log: str, key: str, last: int) -> None:
+        """Drops the rows whose `key` is beyond `last`: a killed run wrote them after its last checkpoint, and will write them again."""
+        path = self.folder / f"{log}.jsonl"
+        if path.is_file():
+            kept = [row for row in read_log(path) if row[key] <= last]
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """Returns the rows of a `.jsonl` file; a last line that a kill cut short is left out."""
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """Returns what results depend on: the interpreter, the machine, and the libraries' versions."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def to_settings(config: Any) -> dict[str, Any]:
+    """Returns a config's fields as JSON-able values."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return settings
+
+
+def _refuse_other_settings(folder: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    other = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} wanted" for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
+    if other:
+        raise EFMError(f"{folder} holds a run with other settings ({'; '.join(other)}). Choose another folder, or delete that one.")
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

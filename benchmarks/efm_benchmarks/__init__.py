@@ -1,0 +1,1 @@
+"""The `efm` command, the recipe, statistics and reports. Needs the extra [agents]."""

@@ -1,0 +1,239 @@
+"""The `efm` command. Only light imports up here: `efm --help` must answer at once."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from efm_envs.errors import EFMError, missing_extra
+
+try:
+    import tyro
+    from tyro.conf import OmitArgPrefixes, Positional, arg
+except ModuleNotFoundError:
+    sys.exit(f"error: {missing_extra('the efm command', 'agents')}")
+
+from efm_agents.config import ImproveConfig, SFTConfig
+from efm_benchmarks.config import RecipeConfig
+
+app = tyro.extras.SubcommandApp()
+
+Json = Annotated[bool, arg(help="Print JSON instead of text.")]
+Env = Annotated[str, arg(help="Registered id.")]
+PolicyName = Annotated[str, arg(help="expert:STYLE, random, or the folder (or a checkpoint file) of a run.")]
+DEFAULT_ENV = "EFM-PointMass-v0"
+
+
+@app.command
+def envs(env: Positional[str | None] = None, *, json: Json = False) -> None:
+    """List the envs, or show one in detail."""
+    from efm_benchmarks import information
+
+    information.show_env(env, json) if env else information.list_envs(json)
+
+
+@app.command
+def doctor(*, json: Json = False) -> None:
+    """Check versions and rendering, and say what is missing and how to get it."""
+    from efm_benchmarks import information
+
+    information.show_doctor(json)
+
+
+@app.command
+def demos(
+    *,
+    env: Env = DEFAULT_ENV,
+    episodes: Annotated[int, arg(help="Demonstrations to keep.")] = 2000,
+    style: Annotated[str, arg(help="The expert's style; `efm envs ID` lists them.")] = "human",
+    seed: Annotated[int, arg(help="Which demonstrations.")] = 0,
+    min_length: Annotated[int, arg(help="Shorter ones are discarded.")] = 10,
+    out: Annotated[Path, arg(help="The file to write.")] = Path("runs/demonstrations.npz"),
+    json: Json = False,
+) -> None:
+    """Collect demonstrations with an expert."""
+    from efm_agents.demonstrations import collect_file
+    from efm_benchmarks.progress import progress
+
+    _check_episodes(episodes)
+    with progress() as report:
+        kept = collect_file(out, env, episodes, style=style, seed=seed, min_length=min_length, report=report)
+    lengths = [len(episode) for episode in kept]
+    _finish(
+        {"file": str(out), "demonstrations": len(kept), "mean_steps": sum(lengths) / len(lengths)},
+        json,
+        f"efm sft --demos {out} --out {out.parent / 'sft'}",
+    )
+
+
+@app.command
+def sft(
+    *,
+    demos: Annotated[Path, arg(help="Demonstrations, from `efm demos`.")],
+    out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/sft"),
+    config: OmitArgPrefixes[SFTConfig] = SFTConfig(),
+    json: Json = False,
+) -> None:
+    """Stage 1: learn to act, and to tell the steps left, from demonstrations."""
+    from efm_agents import sft as program
+    from efm_agents.checkpoint import load_checkpoint
+    from efm_benchmarks.policies import task_of
+    from efm_benchmarks.progress import progress
+    from efm_envs.data import load_episodes
+
+    episodes, _ = load_episodes(demos)
+    with progress() as report:
+        program.train(episodes, out, config, task=task_of(episodes[0].env_id).name, report=report)
+    _, facts = load_checkpoint(out / "checkpoints/steps_to_go.safetensors", "steps_to_go")
+    summary = {"run": str(out), "best_step": facts["best"]["step"], "success_threshold": facts["success_threshold"]}
+    _finish(summary, json, f"efm improve --start {out} --out {out.parent / 'improve'}")
+
+
+@app.command
+def improve(
+    *,
+    start: Annotated[Path, arg(help="The stage-1 run: policy to start from, and reward model.")],
+    reward: Annotated[Path | None, arg(help="Another run or checkpoint to take the reward model from.")] = None,
+    out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/improve"),
+    config: OmitArgPrefixes[ImproveConfig] = ImproveConfig(),
+    json: Json = False,
+) -> None:
+    """Stage 2: improve by practice on the steps-to-go reward."""
+    from efm_agents import self_improvement
+    from efm_agents.checkpoint import load_checkpoint
+    from efm_benchmarks.progress import progress
+
+    with progress() as report:
+        self_improvement.train(start, out, config, reward_checkpoint=reward, report=report)
+    _, facts = load_checkpoint(out / "checkpoints/policy.safetensors", "policy")
+    names = ("stopped", "iterations", "practice_episodes", "best_iteration", "best_score")
+    _finish({"run": str(out), **{name: facts[name] for name in names}}, json, f"efm eval --policy {out} --env {facts['env_id']}")
+
+
+@app.command(name="eval")
+def evaluate(
+    *,
+    policy: PolicyName,
+    env: Env = DEFAULT_ENV,
+    episodes: Annotated[int, arg(help="How many.")] = 100,
+    seed: Annotated[int, arg(help="Which set of evaluation episodes; policies are compared on the same.")] = 0,
+    policy_seed: Annotated[int, arg(help="Seed of the policy's own choices.")] = 0,
+    greedy: Annotated[bool, arg(help="Take the policy's most likely action instead of sampling.")] = False,
+    out: Annotated[Path | None, arg(help="Write one JSON line per episode to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Score a policy by ground truth."""
+    from efm_benchmarks import recipe
+    from efm_benchmarks.policies import make_policy
+    from efm_benchmarks.progress import progress
+    from efm_envs.evaluation import evaluate as run
+
+    _check_episodes(episodes)
+    acting = make_policy(policy, env, seed=policy_seed, greedy=greedy)
+    with progress() as report:
+        done = 0
+
+        def on_episode(_: Any) -> None:
+            nonlocal done
+            done += 1
+            report("eval", done, episodes, "")
+
+        records = run(acting, env, episodes, seed, on_episode=on_episode)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("".join(_dumps(asdict(record)) + "\n" for record in records))
+    _finish({"policy": policy, "env": env, **recipe.aggregate([records])}, json, f"efm play --policy {policy} --env {env}")
+
+
+@app.command(name="recipe")
+def run_recipe(
+    *,
+    out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/point-mass"),
+    workers: Annotated[int, arg(help="Training seeds side by side; 0 is all of them, up to four per processor.")] = 0,
+    config: Annotated[RecipeConfig, arg(name="")] = RecipeConfig(),
+    json: Json = False,
+) -> None:
+    """All of it: demonstrations, SFT, Self-Improvement, evaluation, report."""
+    from efm_benchmarks import recipe, report
+    from efm_benchmarks.progress import recipe_progress
+
+    with recipe_progress(config) as on_event:
+        results = recipe.run_recipe(config, out, workers or 4 * (os.cpu_count() or 1), on_event)
+    page = report.write_report(out)
+    if json:
+        print(_dumps(results, indent=2))
+    else:
+        report.print_table(results)
+        print(f"Report: {page.resolve()}\nNext: efm play --policy {out / 'seed-0' / recipe.improve_name(config.gammas[0])}")
+
+
+@app.command
+def play(
+    *,
+    policy: PolicyName = "expert:human",
+    env: Env = DEFAULT_ENV,
+    episodes: Annotated[int, arg(help="How many.")] = 3,
+    seed: Annotated[int, arg(help="Which set of evaluation episodes.")] = 0,
+    greedy: Annotated[bool, arg(help="Take the policy's most likely action instead of sampling.")] = False,
+    video: Annotated[Path | None, arg(help="Write a video (.mp4 or .gif) here; without a display that is done anyway.")] = None,
+) -> None:
+    """Watch a policy, in a window or as a video."""
+    from efm_benchmarks.policies import make_policy
+    from efm_benchmarks.video import play as run
+    from efm_envs.rendering import has_display
+    from efm_envs.seeding import EpisodeSet, episode_seeds
+
+    _check_episodes(episodes)
+    if video is None and not has_display():
+        video = Path(f"{env}.mp4")
+        print(f"No display here: writing a video to {video}.")
+    seeds = episode_seeds(EpisodeSet.EVALUATION, seed)
+    infos = run(make_policy(policy, env, greedy=greedy), env, [next(seeds) for _ in range(episodes)], video, terminate_on="true")
+    print(
+        f"{sum(info['is_success'] for info in infos)} of {episodes} episodes succeeded." + (f" Video: {video.resolve()}" if video else "")
+    )
+
+
+def main() -> None:
+    """Runs the command; a mistake of the user's ends with one line, not with a traceback."""
+    try:
+        app.cli(
+            prog="efm", description="Gymnasium environments whose reward is a reward model, and agents that improve themselves with it."
+        )
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+    except BrokenPipeError:
+        os._exit(0)  # `efm envs | head`
+    except (EFMError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {missing_extra('this command', 'agents')} ({error})")
+
+
+def _check_episodes(episodes: int) -> None:
+    if episodes < 1:
+        raise EFMError(f"--episodes must be at least 1; got {episodes}.")
+
+
+def _finish(summary: dict[str, Any], as_json: bool, next_command: str) -> None:
+    """Prints what came out, and what one would do next."""
+    if as_json:
+        print(_dumps(summary, indent=2))
+        return
+    for name, value in summary.items():
+        print(f"{name.replace('_', ' ')}: {_readable(value)}")
+    print(f"Next: {next_command}")
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict) and {"mean", "low", "high"} <= value.keys():
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    if isinstance(value, list):
+        return ", ".join(map(_readable, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+_dumps: Callable[..., str] = json.dumps

@@ -1,0 +1,286 @@
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from efm_agents.checkpoint import load_checkpoint, save_checkpoint
+from efm_benchmarks.policies import make_policy
+from efm_envs.data import load_episodes
+from efm_envs.rollout import rollout
+from efm_envs.seeding import EpisodeSet, episode_seeds
+from tests.efm_benchmarks.conftest import EFM, TINY_IMPROVE, TINY_SFT, Efm, Finished, Runs, run_apart
+
+POINT_MASS = "EFM-PointMass-v0"
+COMMANDS = ("envs", "doctor", "demos", "sft", "improve", "eval", "recipe", "play")
+
+
+def assert_one_line_of_error(done: Finished, *parts: str) -> None:
+    """A mistake ends with one line on stderr (progress bars may stand before it), and nothing on stdout."""
+    assert done.code not in (0, None) and done.out == "" and "Traceback" not in done.err, done
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith("error: "), done.err
+    assert all(part in last for part in parts), last
+
+
+# -- help -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(efm: Efm) -> None:
+    done = efm("--help")
+    assert done.code == 0 and all(f"• {command} " in done.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, efm: Efm) -> None:
+    done = efm(command, "--help")
+    assert done.code == 0 and done.out.startswith(f"usage: efm {command}") and done.err == ""
+
+
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
+    program = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr))\n"
+        "from efm_benchmarks import cli\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *command, "--help"], capture_output=True, text=True, check=True)
+    assert {"torch", "mujoco", "scipy", "matplotlib", "imageio", "rich"} & set(done.stderr.split()) == set()
+    assert "efm_benchmarks" in done.stderr.split()
+
+
+def test_help_answers_at_once() -> None:
+    def cpu_s() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run_apart("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_s() for _ in range(3)) < 1.5  # half a second is the aim; a loaded machine has slower seconds
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------------------
+
+
+def parsed(done: Finished) -> Any:
+    """stdout is JSON and nothing else."""
+    assert done.code == 0, done
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(done.out, parse_constant=refuse)
+
+
+def test_envs_are_listed_as_json(efm: Efm) -> None:
+    import efm_envs
+
+    assert [row["id"] for row in parsed(efm("envs", "--json"))] == efm_envs.ids()
+
+
+def test_an_env_is_described_as_json(env_id: str, efm: Efm) -> None:
+    facts = parsed(efm("envs", env_id, "--json"))
+    assert facts["id"] == env_id and facts["step_limit"] > 0 and {"clean", "human"} <= set(facts["expert_styles"])
+    assert {"checkpoint", "oracle", "sparse", "none"} <= set(facts["reward_models"])
+
+
+def test_text_says_what_json_says(env_id: str, efm: Efm) -> None:
+    assert all(word in efm("envs", env_id).out for word in (env_id, "step limit: ", "checkpoint", f"efm play --env {env_id}"))
+    assert env_id in efm("envs").out
+
+
+def test_doctor_reports_as_json_and_its_advice_is_there_when_nothing_draws(efm: Efm) -> None:
+    facts = parsed(efm("doctor", "--json"))
+    assert {"python", "mujoco", "torch", "gymnasium", "platform"} <= facts["versions"].keys()
+    assert isinstance(facts["display"], bool) and set(facts["rendering"]) <= {"egl", "osmesa", "glfw", "default"}
+    assert ("works" in facts["rendering"].values()) or any("apt-get install" in advice for advice in facts["advice"])
+
+
+def test_each_stage_reports_as_json(runs: Runs) -> None:
+    demos, sft, improve = (parsed(runs.printed[name]) for name in ("demos", "sft", "improve"))
+    episodes, _ = load_episodes(runs.demos)
+    assert demos == {
+        "file": str(runs.demos),
+        "demonstrations": 30,
+        "mean_steps": pytest.approx(sum(len(e) for e in episodes) / 30),
+    }
+    facts = load_checkpoint(runs.sft / "checkpoints/steps_to_go.safetensors", "steps_to_go")[1]
+    assert sft == {"run": str(runs.sft), "best_step": facts["best"]["step"], "success_threshold": facts["success_threshold"]}
+    assert improve["run"] == str(runs.improve) and improve["iterations"] == 2 and improve["stopped"] == "finished"
+
+
+def test_an_evaluation_reports_as_json_what_its_rows_say(runs: Runs, tmp_path: Path, efm: Efm) -> None:
+    report = parsed(efm("eval", "--policy", runs.improve, "--episodes", 7, "--out", tmp_path / "new" / "rows.jsonl", "--json"))
+    rows = [json.loads(line) for line in (tmp_path / "new" / "rows.jsonl").read_text().splitlines()]
+    assert report["episodes"] == len(rows) == 7 and len({row["seed"] for row in rows}) == 7
+    assert report["success"]["mean"] == pytest.approx(sum(row["success_once"] for row in rows) / 7)
+    assert report["steps"] == pytest.approx(sum(row["steps"] for row in rows) / 7)
+
+
+def test_the_straight_controller_takes_about_12_7_steps(efm: Efm) -> None:
+    report = parsed(efm("eval", "--policy", "expert:direct", "--episodes", 100, "--json"))
+    assert report["success"]["mean"] == 1.0 and 12.0 < report["steps_to_success"] < 13.4
+
+
+def test_evaluations_of_one_seed_are_the_same_and_of_another_not(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+    rows = []
+    for k, more in enumerate(((), (), ("--seed", 1), ("--policy-seed", 1), ("--greedy",))):
+        assert efm("eval", "--policy", runs.sft, "--episodes", 3, "--out", tmp_path / str(k), *more).code == 0
+        rows.append((tmp_path / str(k)).read_text())
+    first, again, *others = rows
+    assert first == again and len({first, *others}) == 4
+
+
+def test_every_stage_says_what_to_do_next(runs: Runs, efm: Efm) -> None:
+    assert efm("eval", "--policy", "random", "--episodes", 1).out.splitlines()[-1] == f"Next: efm play --policy random --env {POINT_MASS}"
+    again = efm("sft", "--demos", runs.demos, "--out", runs.sft, *TINY_SFT)
+    assert again.out.splitlines()[-1] == f"Next: efm improve --start {runs.sft} --out {runs.sft.parent / 'improve'}"
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_id_is_an_error_that_lists_the_valid_ones(efm: Efm, tmp_path: Path) -> None:
+    for command in (
+        ("envs", "EFM-PointMass-v9"),
+        ("demos", "--env", "EFM-PointMass-v9", "--out", tmp_path / "d.npz"),
+        ("eval", "--env", "EFM-PointMass-v9", "--policy", "random"),
+        ("play", "--env", "EFM-PointMass-v9", "--video", tmp_path / "v.mp4"),
+    ):
+        assert_one_line_of_error(efm(*command), "unknown env id: 'EFM-PointMass-v9'", f"Valid: '{POINT_MASS}'")
+
+
+def test_an_unknown_policy_is_an_error_that_lists_the_valid_ones(efm: Efm) -> None:
+    done = efm("eval", "--policy", "runs/nowhere")
+    assert_one_line_of_error(done, "no policy 'runs/nowhere'", "expert:clean", "expert:human", "random")
+
+
+def test_an_unknown_style_is_an_error_that_lists_the_valid_ones(efm: Efm, tmp_path: Path) -> None:
+    assert_one_line_of_error(efm("eval", "--policy", "expert:huamn"), "'huamn'", "'human'")
+    assert_one_line_of_error(efm("demos", "--style", "huamn", "--out", tmp_path / "d.npz"), "'huamn'", "'human'")
+
+
+def test_missing_demonstrations_are_an_error_that_says_how_to_get_some(efm: Efm, tmp_path: Path) -> None:
+    file = tmp_path / "absent.npz"
+    assert_one_line_of_error(efm("sft", "--demos", file, "--out", tmp_path / "sft"), f"no episodes at {file}", f"efm demos --out {file}")
+
+
+def test_truncated_demonstrations_are_an_error(efm: Efm, runs: Runs, tmp_path: Path) -> None:
+    whole = runs.demos.read_bytes()
+    file = tmp_path / "cut.npz"
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        assert_one_line_of_error(efm("sft", "--demos", file, "--out", tmp_path / "sft"), f"{file} is not a complete file of episodes")
+
+
+def test_a_truncated_checkpoint_is_an_error(efm: Efm, runs: Runs, tmp_path: Path) -> None:
+    whole = (runs.sft / "checkpoints/policy.safetensors").read_bytes()
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes(whole[:-1])
+    assert_one_line_of_error(efm("eval", "--policy", file), f"{file} is not a complete checkpoint")
+
+
+def test_a_folder_with_other_settings_is_an_error_that_names_the_setting(efm: Efm, runs: Runs) -> None:
+    done = efm("sft", "--demos", runs.demos, "--out", runs.sft, *TINY_SFT, "--learning-rate", 0.5)
+    assert_one_line_of_error(done, str(runs.sft), "learning_rate", "0.5 wanted")
+    done = efm("improve", "--start", runs.sft, "--out", runs.improve, *TINY_IMPROVE, "--gamma", 0.5)
+    assert_one_line_of_error(done, str(runs.improve), "gamma: 0.9 there, 0.5 wanted")
+
+
+def test_a_setting_that_cannot_work_is_an_error_that_says_what_can(efm: Efm, runs: Runs, tmp_path: Path) -> None:
+    done = efm("improve", "--start", runs.sft, "--out", tmp_path / "x", "--gamma", 2)
+    assert_one_line_of_error(done, "gamma must be at most 1", "got 2")
+    assert not (tmp_path / "x").exists()
+    assert_one_line_of_error(efm("sft", "--demos", runs.demos, "--out", tmp_path / "x", "--steps", 0), "steps must be at least 1; got 0")
+
+
+def test_a_number_of_episodes_that_cannot_work_is_an_error(efm: Efm, tmp_path: Path) -> None:
+    assert_one_line_of_error(efm("demos", "--episodes", 0, "--out", tmp_path / "d.npz"), "0")
+    assert_one_line_of_error(efm("eval", "--policy", "random", "--episodes", 0), "0")
+    assert_one_line_of_error(efm("play", "--policy", "random", "--episodes", 0, "--video", tmp_path / "v.mp4"), "0")
+
+
+def test_a_word_for_a_number_is_an_error_of_the_command_line(efm: Efm) -> None:
+    done = efm("demos", "--episodes", "many")
+    assert done.code == 2 and "--episodes" in done.err and "Traceback" not in done.err
+
+
+def test_a_checkpoint_of_another_task_is_an_error_that_names_both(efm: Efm, runs: Runs, tmp_path: Path) -> None:
+    for kind in ("policy", "steps_to_go"):
+        weights, facts = load_checkpoint(runs.sft / f"checkpoints/{kind}.safetensors", kind)
+        save_checkpoint(tmp_path / f"{kind}.safetensors", kind, weights, {**facts, "task": "Insert"})
+    assert_one_line_of_error(efm("eval", "--policy", tmp_path / "policy.safetensors"), "'Insert'", "'PointMass'")
+    reward = tmp_path / "steps_to_go.safetensors"
+    done = efm("improve", "--start", runs.sft, "--reward", reward, "--out", tmp_path / "x", *TINY_IMPROVE)
+    assert_one_line_of_error(done, "'Insert'", "'PointMass'")
+
+
+def test_a_run_without_stage_1_is_an_error_that_says_what_makes_one(efm: Efm, tmp_path: Path) -> None:
+    assert_one_line_of_error(efm("improve", "--start", tmp_path, "--out", tmp_path / "x"), "no 'policy' checkpoint", "`efm sft` makes one")
+
+
+def test_a_place_where_nothing_can_be_written_is_an_error(efm: Efm, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_line_of_error(efm("demos", "--episodes", 2, "--out", tmp_path / "file" / "d.npz"), str(tmp_path / "file"))
+
+
+def test_the_installed_command_prints_its_errors_on_stderr_and_ends_with_1(tmp_path: Path) -> None:
+    done = run_apart("sft", "--demos", tmp_path / "absent.npz", "--out", tmp_path / "sft")
+    assert done.code == 1
+    assert_one_line_of_error(done, "no episodes at")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(f"{EFM} envs {POINT_MASS} | true", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+# -- videos -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def drawing() -> None:
+    program = (
+        "import gymnasium as gym, efm_envs; e = gym.make('EFM-PointMass-v0', render_mode='rgb_array'); e.reset(); e.render(); e.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be drawn here: {done.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.mark.usefixtures("drawing")
+def test_a_video_has_a_picture_for_every_step_and_half_a_second_at_each_end(tmp_path: Path) -> None:
+    import imageio.v2 as imageio
+    import numpy as np
+
+    video = tmp_path / "new" / "v.mp4"
+    done = run_apart("play", "--policy", "expert:clean", "--episodes", 2, "--seed", 3, "--video", video)
+    assert done.code == 0 and done.out == f"2 of 2 episodes succeeded. Video: {video.resolve()}\n", done
+    seeds = episode_seeds(EpisodeSet.EVALUATION, 3)
+    wanted = [next(seeds), next(seeds)]
+    lengths = [len(e) for e in rollout(make_policy("expert:clean", POINT_MASS), POINT_MASS, wanted, terminate_on="true")]
+    with imageio.get_reader(video) as reader:
+        frames = [np.asarray(frame)[..., :3] for frame in reader]
+    assert len(frames) == sum(lengths) + 2 * 5
+    assert frames[0].shape == (480, 480, 3) and len(np.unique(frames[0].reshape(-1, 3), axis=0)) > 10, "the picture is empty"
+    assert not np.array_equal(frames[0], frames[lengths[0] - 1]), "nothing moves"
+
+
+@pytest.mark.usefixtures("drawing")
+def test_a_gif_lasts_as_long_as_its_episodes(efm: Efm, tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = efm("play", "--policy", "expert:clean", "--episodes", 1, "--video", tmp_path / "v.gif")
+    assert done.code == 0
+    seed = next(episode_seeds(EpisodeSet.EVALUATION, 0))
+    (episode,) = rollout(make_policy("expert:clean", POINT_MASS), POINT_MASS, [seed], terminate_on="true")
+    with Image.open(tmp_path / "v.gif") as image:
+        lasts_ms = 0
+        for k in range(image.n_frames):
+            image.seek(k)
+            lasts_ms += image.info["duration"]
+    assert lasts_ms == 100 * (len(episode) + 5)
