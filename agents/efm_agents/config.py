@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from efm_envs.errors import EFMError
-
 
 @dataclass(frozen=True)
 class SFTConfig:
@@ -109,4 +107,6 @@ def _check(config: object, names: tuple[str, ...], is_valid: Callable[[float], b
     for name in names:
         value = getattr(config, name)
         if not is_valid(value):
+            from efm_envs.errors import EFMError  # not above: it brings gymnasium, for which `--help` need not wait
+
             raise EFMError(f"{type(config).__name__}.{name} must be {expected}; got {value!r}.")

@@ -147,7 +147,7 @@ def train(
         words = f"success: predicted {metrics['predicted_success']:.2f}, true {metrics['success']:.2f}; {metrics['steps']:.1f} steps"
         report("improve", iteration, config.iterations, words)
 
-    if config.monitor_every:
+    if config.monitor_every and progress["stopped"] != "not finite":
         run.append("monitoring", [monitor(policy, start["env_id"], config, progress)])
     outcome = {"stopped": progress["stopped"] or "finished", "iterations": progress["iteration"], "practice_episodes": progress["episodes"]}
     best = {"best_iteration": progress["best_iteration"], "best_score": progress["best_score"]}

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from efm_envs.errors import EFMError, missing_extra
-
 try:
     import tyro
     from tyro.conf import OmitArgPrefixes, Positional, arg
 except ModuleNotFoundError:
+    from efm_envs.errors import missing_extra
+
     sys.exit(f"error: {missing_extra('the efm command', 'agents')}")
 
 from efm_agents.config import ImproveConfig, SFTConfig
@@ -207,15 +207,21 @@ def main() -> None:
         sys.exit("\nStopped. The same command goes on from the last checkpoint.")
     except BrokenPipeError:
         os._exit(0)  # `efm envs | head`
-    except (EFMError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
+        from efm_envs.errors import missing_extra
+
         sys.exit(f"error: {missing_extra('this command', 'agents')} ({error})")
+    except Exception as error:
+        from efm_envs.errors import EFMError  # here, because it brings gymnasium, for which `--help` need not wait
+
+        if not isinstance(error, EFMError | ValueError | OSError):
+            raise
+        sys.exit(f"error: {error}")
 
 
 def _check_episodes(episodes: int) -> None:
     if episodes < 1:
-        raise EFMError(f"--episodes must be at least 1; got {episodes}.")
+        raise ValueError(f"--episodes must be at least 1; got {episodes}.")
 
 
 def _finish(summary: dict[str, Any], as_json: bool, next_command: str) -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from efm_agents.config import ImproveConfig, SFTConfig
-from efm_envs.errors import EFMError
 
 MAIN_GAMMA = 0.9
 
@@ -32,4 +31,6 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         """Refuses values that cannot work."""
         if min(self.seeds, self.episodes) < 1 or self.demonstrations < 2 or not self.gammas:
+            from efm_envs.errors import EFMError  # not above: it brings gymnasium, for which `--help` need not wait
+
             raise EFMError("a recipe needs at least 1 seed, 1 episode, 2 demonstrations and 1 gamma.")

@@ -26,7 +26,7 @@ from efm_envs.seeding import EpisodeSet, Stream, episode_seeds
 from efm_envs.tasks.point_mass import PointMass
 from tests.efm_agents.runs import assert_a_break_after_any_report_changes_nothing, assert_a_death_at_any_system_call_changes_nothing
 
-TINY = ImproveConfig(iterations=3, updates=4, batch=16, num_envs=2)
+TINY = ImproveConfig(iterations=3, updates=4, batch=16, num_envs=2, score_window=1, monitor_every=2, monitor_episodes=1)
 numbers = st.floats(-3, 3, width=32)
 
 
@@ -200,6 +200,17 @@ def test_practice_seeds_are_consecutive_over_rounds_and_of_practice_only(sft_run
         assert not {row["seed"] for row in rows} & set(itertools.islice(episode_seeds(other, 2), 10_000))
 
 
+def test_looking_on_by_ground_truth_changes_nothing(sft_run: Path, tmp_path: Path) -> None:
+    runs = [
+        self_improvement.train(sft_run, tmp_path / str(k), dataclasses.replace(TINY, monitor_every=every, monitor_episodes=2))
+        for k, every in enumerate((0, 1))
+    ]
+    for name in ("policy.safetensors", "last.safetensors"):
+        assert (runs[0] / "checkpoints" / name).read_bytes() == (runs[1] / "checkpoints" / name).read_bytes()
+    assert not (runs[0] / "monitoring.jsonl").exists()
+    assert [row["iteration"] for row in read_log(runs[1] / "monitoring.jsonl")] == [0, 1, 2, 3]
+
+
 def test_practice_leaves_the_global_generators_alone(sft_run: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     self_improvement.train(sft_run, tmp_path / "run", dataclasses.replace(TINY, iterations=1))
@@ -272,7 +283,7 @@ def test_the_best_checkpoint_holds_the_weights_that_practised_in_the_best_round(
     scores = [row["score"] for row in read_log(run / "metrics.jsonl")]
     best = int(np.argmax(scores))
     facts = load_checkpoint(find_checkpoint(run, "policy"), "policy")[1]
-    assert 0 < best < 7, f"this run does not tell the rules apart: {scores}"
+    assert best > 0, f"this run does not tell the rules apart: {scores}"
     assert (facts["best_iteration"], facts["best_score"]) == (best, pytest.approx(scores[best]))
     assert is_same(weights_of(run), practised_with[best])
     assert is_same(weights_of(run, "last"), practised_with[-1]) and not is_same(weights_of(run, "last"), weights_of(run))
@@ -311,7 +322,7 @@ def test_metrics_are_json_even_after_numbers_that_are_not_finite(sft_run: Path, 
 
 def test_a_collapse_stops_the_run_and_keeps_the_best_policy(sft_run: Path, tmp_path: Path) -> None:
     """Here the first round that is worse than another before it counts as one."""
-    config = dataclasses.replace(TINY, iterations=60, learning_rate=1e-2, score_window=1, collapse_ratio=1.0)
+    config = dataclasses.replace(TINY, iterations=60, learning_rate=1e-2, collapse_ratio=1.0)
     run = self_improvement.train(sft_run, tmp_path / "run", config)
     facts = load_checkpoint(find_checkpoint(run, "policy"), "policy")[1]
     scores = [row["score"] for row in read_log(run / "metrics.jsonl")]
@@ -332,8 +343,10 @@ def test_a_run_broken_off_after_any_round_ends_the_same_to_the_last_bit(ratio_cl
 
 
 def test_a_run_that_dies_in_any_write_ends_the_same_to_the_last_bit(sft_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = dataclasses.replace(TINY, iterations=2, batch=8, success_threshold=1e6)  # episodes of one step
+
     def program(folder: Path) -> Path:
-        return self_improvement.train(sft_run, folder, dataclasses.replace(TINY, iterations=2, batch=8, num_envs=1))
+        return self_improvement.train(sft_run, folder, short)
 
     assert_a_death_at_any_system_call_changes_nothing(program, tmp_path, monkeypatch)
 
