@@ -72,7 +72,7 @@ def evaluate(
         env_id: a registered id.
         episodes: how many.
         seed: which set of evaluation episodes.
-        num_envs: how many run side by side; changes speed only.
+        num_envs: how many run side by side; changes speed, and which of a sampling policy's random numbers fall to which episode.
         on_episode: is shown each whole episode as it ends, for progress, plots and videos.
         **make_kwargs: for `gym.make`.
 

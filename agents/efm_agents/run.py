@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,7 +50,7 @@ class Run:
     def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
         """Adds rows to `LOG.jsonl`."""
         with (self.folder / f"{log}.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
 
     def forget_after(self, log: str, key: str, last: int) -> None:
         """Drops the rows whose `key` is beyond `last`: a killed run wrote them after its last checkpoint, and will write them again."""
@@ -91,6 +92,11 @@ def _refuse_other_settings(folder: Path, there: dict[str, Any], wanted: dict[str
     other = [f"{k}: {there.get(k)!r} there, {wanted.get(k)!r} wanted" for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
     if other:
         raise EFMError(f"{folder} holds a run with other settings ({'; '.join(other)}). Choose another folder, or delete that one.")
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row with null in place of numbers that are not finite, for which JSON has no word."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
 
 
 def _json(value: Any) -> bytes:

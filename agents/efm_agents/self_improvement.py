@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efm_agents.checkpoint import find_checkpoint, load_checkpoint, pack, pack_optimizer, save_checkpoint, unpack, unpack_optimizer
+from efm_agents.checkpoint import (
+    find_checkpoint,
+    fingerprint,
+    load_checkpoint,
+    pack,
+    pack_optimizer,
+    save_checkpoint,
+    unpack,
+    unpack_optimizer,
+)
 from efm_agents.config import ImproveConfig
 from efm_agents.model import Policy
 from efm_agents.policy import NetworkPolicy, torch_generator
@@ -58,7 +67,7 @@ def train(
     policy_file = find_checkpoint(policy_checkpoint, "policy")
     reward_file = find_checkpoint(reward_checkpoint or policy_checkpoint, "steps_to_go")
     weights, start = load_checkpoint(policy_file, "policy")
-    run = Run(folder, "improve", {**to_settings(config), "policy": str(policy_file), "reward_model": str(reward_file)})
+    run = Run(folder, "improve", {**to_settings(config), "policy": fingerprint(policy_file), "reward_model": fingerprint(reward_file)})
     facts = {"task": start["task"], "env_id": start["env_id"], "model": start["model"], "seed": config.seed}
 
     policy = Policy.from_config(start["model"])
@@ -101,7 +110,7 @@ def train(
         )
         scores.append(practice_score(episodes))
         recent = float(np.mean(scores[-config.score_window :]))  # one round is a few dozen episodes: too few to choose by
-        if len(scores) >= config.score_window and recent > progress["best_score"]:
+        if len(scores) >= min(config.score_window, config.iterations) and recent > progress["best_score"]:
             best_weights, progress["best_score"], progress["best_iteration"] = _copy(policy), recent, progress["iteration"]
 
         # Learn: N updates of B transitions, none of them twice.

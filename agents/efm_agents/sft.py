@@ -6,6 +6,7 @@ The goal is the one that the demonstration reached, so t′ is its last step. Ea
 demonstrations: the paper takes them from different steps (App. B).
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def train(
         EFMError: demonstrations that cannot be learned from, or a folder that holds another run.
     """
     first = _checked(demonstrations)
-    run = Run(folder, "sft", {**to_settings(config), "env_id": first.env_id, "demonstrations": len(demonstrations)})
+    run = Run(folder, "sft", {**to_settings(config), "env_id": first.env_id, "demonstrations": _describe(demonstrations)})
     rng = generator(Stream.TRAINING, config.seed)
     training, held_out = _split(demonstrations, config.validation_fraction, rng)
     inputs = _inputs(first)
@@ -191,6 +192,15 @@ def _checked(demonstrations: Sequence[Episode]) -> Episode:
     if failed:
         raise EFMError(f"SFT learns from demonstrations that reached their goal; {len(failed)} did not, the first with seed {failed[0]}.")
     return demonstrations[0]
+
+
+def _describe(demonstrations: Sequence[Episode]) -> str:
+    """Returns their number and a hash of what is learned from, so that a run is not resumed on other ones."""
+    digest = hashlib.sha256()
+    for episode in demonstrations:
+        for array in (*episode.observations.values(), episode.actions):
+            digest.update(array.tobytes())
+    return f"{len(demonstrations)} ({digest.hexdigest()[:16]})"
 
 
 def _split(demonstrations: Sequence[Episode], fraction: float, rng: np.random.Generator) -> tuple[list[Episode], list[Episode]]:

@@ -215,7 +215,7 @@ def _overview_curves(figure: Figure, findings: Findings) -> None:
     direct = findings.row("direct")["steps"]
     level(lower, direct, "direct")
     lower.annotate(
-        "straight to the goal", (0.03, direct), xycoords=lower.get_yaxis_transform(), xytext=(0, 3), textcoords="offset points", fontsize=10
+        "straight to the goal", (0.36, direct), xycoords=lower.get_yaxis_transform(), xytext=(0, 9), textcoords="offset points", fontsize=10
     )
     upper.set(ylim=(0, 104), yticks=(0, 50, 100), xticklabels=())
     lower.set_xlabel("practice episodes")

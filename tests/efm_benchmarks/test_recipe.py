@@ -24,6 +24,7 @@ STAGES = ("demonstrations", "sft", "improve", "improve-last", "direct")
 CONFIG = ("--seeds", SEEDS, "--demonstrations", 12, "--episodes", 5)
 SFT = ("--sft.steps", 40, "--sft.validate-every", 20, "--sft.batch", 16, "--sft.hidden", 16)
 IMPROVE = ("--improve.iterations", 4, "--improve.updates", 4, "--improve.batch", 32)
+SCORE = ("--improve.score-window", 2, "--improve.monitor-every", 2, "--improve.monitor-episodes", 2)
 
 
 # The command without its page, which takes longer than all the rest of so small a recipe.
@@ -35,7 +36,7 @@ cli.main()
 
 
 def command(folder: Path, workers: int = 2, efm: Sequence[object] = (sys.executable, "-c", WITHOUT_PAGE)) -> list[str]:
-    return [str(part) for part in (*efm, "recipe", "--json", "--out", folder, "--workers", workers, *CONFIG, *SFT, *IMPROVE)]
+    return [str(part) for part in (*efm, "recipe", "--json", "--out", folder, "--workers", workers, *CONFIG, *SFT, *IMPROVE, *SCORE)]
 
 
 def run(command: Sequence[str]) -> Finished:
