@@ -28,6 +28,7 @@ def rollout(
     *,
     num_envs: int = 1,
     min_steps: int | None = None,
+    envs: Sequence[gym.Env[Any, Any]] | None = None,
     **make_kwargs: Any,
 ) -> Iterator[Episode]:
     """Yields one whole episode for every seed, as each ends.
@@ -40,18 +41,25 @@ def rollout(
             observation does not depend on the others of the batch.
         min_steps: once this many control steps were run, no more episodes are started; those under way are finished, so that
             short and long episodes have the same chance to be seen.
+        envs: what `make_envs` made, for who calls this often; they stay open. None makes new ones and closes them.
         **make_kwargs: for `gym.make`.
 
     Raises:
         EFMError: bad actions, or a bad reward model. Any other error that a step raises ends its episode only, and stands in
             `Episode.error`.
     """
-    envs = [gym.make(env_id, disable_env_checker=True, **make_kwargs) for _ in range(num_envs)]
+    running = list(envs) if envs is not None else make_envs(env_id, num_envs, **make_kwargs)
     try:
-        yield from _run(policy if hasattr(policy, "act") else policy(envs), envs, env_id, iter(seeds), min_steps)
+        yield from _run(policy if hasattr(policy, "act") else policy(running), running, env_id, iter(seeds), min_steps)
     finally:
-        for env in envs:
-            env.close()
+        if envs is None:
+            for env in running:
+                env.close()
+
+
+def make_envs(env_id: str, num_envs: int, **make_kwargs: Any) -> list[gym.Env[Any, Any]]:
+    """Returns envs for `rollout`, whose episodes can run side by side."""
+    return [gym.make(env_id, disable_env_checker=True, **make_kwargs) for _ in range(num_envs)]
 
 
 def _run(policy: Policy, envs: list[gym.Env[Any, Any]], env_id: str, seeds: Iterator[int], min_steps: int | None) -> Iterator[Episode]:

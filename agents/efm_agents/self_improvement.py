@@ -36,7 +36,7 @@ from efm_agents.returns import discounted_returns
 from efm_agents.run import Report, Run, no_report, to_settings
 from efm_envs.data import Episode
 from efm_envs.evaluation import EpisodeRecord
-from efm_envs.rollout import rollout
+from efm_envs.rollout import make_envs, rollout
 from efm_envs.seeding import EpisodeSet, Stream, episode_seeds, generator
 
 SCORE_DISCOUNT = 0.99  # a success after 70 steps is worth half
@@ -91,6 +91,13 @@ def train(
     run.forget_after("episodes", "iteration", progress["iteration"])
     run.forget_after("monitoring", "iteration", progress["iteration"] - 1)  # the look before this round comes again
 
+    practice_envs = make_envs(
+        start["env_id"],
+        config.num_envs,
+        reward_model={"id": "checkpoint", "path": str(reward_file)},
+        terminate_on=config.terminate_on,
+        success_threshold=config.success_threshold,
+    )
     while progress["iteration"] < config.iterations and progress["stopped"] is None:
         if config.monitor_every and progress["iteration"] % config.monitor_every == 0:
             run.append("monitoring", [monitor(policy, start["env_id"], config, progress)])
@@ -101,11 +108,8 @@ def train(
                 NetworkPolicy(policy, action_generator),
                 start["env_id"],
                 episode_seeds(EpisodeSet.PRACTICE, config.seed, start=progress["episodes"]),
-                num_envs=config.num_envs,
                 min_steps=config.updates * config.batch,
-                reward_model={"id": "checkpoint", "path": str(reward_file)},
-                terminate_on=config.terminate_on,
-                success_threshold=config.success_threshold,
+                envs=practice_envs,
             )
         )
         scores.append(practice_score(episodes))
