@@ -92,6 +92,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def copy_weights(network: torch.nn.Module) -> Tensors:
+    """Returns a network's weights as they are now, to be kept while it goes on learning."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
 def pack(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
     """Returns the tensors with `prefix/` before each name."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}

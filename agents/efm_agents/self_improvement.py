@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from efm_agents.checkpoint import (
+    copy_weights,
     find_checkpoint,
     fingerprint,
     load_checkpoint,
@@ -75,7 +76,7 @@ def train(
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     rng = generator(Stream.TRAINING, config.seed, 1)
     action_generator = torch_generator(config.seed, Stream.TRAINING)
-    best_weights = _copy(policy)
+    best_weights = copy_weights(policy)
     progress: dict[str, Any] = {"iteration": 0, "episodes": 0, "best_score": -1.0, "best_iteration": 0, "stopped": None}
     scores: list[float] = []
 
@@ -115,7 +116,7 @@ def train(
         scores.append(practice_score(episodes))
         recent = float(np.mean(scores[-config.score_window :]))  # one round is a few dozen episodes: too few to choose by
         if len(scores) >= min(config.score_window, config.iterations) and recent > progress["best_score"]:
-            best_weights, progress["best_score"], progress["best_iteration"] = _copy(policy), recent, progress["iteration"]
+            best_weights, progress["best_score"], progress["best_iteration"] = copy_weights(policy), recent, progress["iteration"]
 
         # Learn: N updates of B transitions, none of them twice.
         features = torch.cat([policy.inputs.features({k: v[:-1] for k, v in e.observations.items()}) for e in episodes])  # (M, F)
@@ -224,7 +225,3 @@ def practice_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         "steps": float(np.mean([len(e) for e in episodes])),
         "reward": float(np.mean([e.rewards.sum() for e in episodes])),
     }
-
-
-def _copy(policy: Policy) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in policy.state_dict().items()}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efm_agents.checkpoint import load_checkpoint, pack, pack_optimizer, save_checkpoint, unpack, unpack_optimizer
+from efm_agents.checkpoint import copy_weights, load_checkpoint, pack, pack_optimizer, save_checkpoint, unpack, unpack_optimizer
 from efm_agents.config import SFTConfig
 from efm_agents.model import Inputs, Policy, StepsToGoNetwork
 from efm_agents.run import Report, Run, no_report, to_settings
@@ -101,7 +101,7 @@ def train(
     groups = [{"params": network.parameters(), "lr": lr} for network, lr in zip(networks.values(), learning_rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     best = {name: {"loss": float("inf"), "step": 0} for name in networks}
-    best_weights = {name: _copy(network) for name, network in networks.items()}
+    best_weights = {name: copy_weights(network) for name, network in networks.items()}
     step = 0
 
     state_path = run.checkpoint("state")
@@ -139,7 +139,7 @@ def train(
             }
         for name, loss_now in validated.items():
             if loss_now < best[name]["loss"]:
-                best[name], best_weights[name] = {"loss": loss_now, "step": step}, _copy(networks[name])
+                best[name], best_weights[name] = {"loss": loss_now, "step": step}, copy_weights(networks[name])
         run.append("metrics", [{"step": step, "loss": training_loss, **{f"validation/{name}": value for name, value in validated.items()}}])
         tensors = {**pack_optimizer("optimizer", optimizer)}
         for name, network in networks.items():
@@ -215,7 +215,3 @@ def _inputs(episode: Episode) -> Inputs:
     if images:
         raise EFMError(f"this agent reads state observations; the demonstrations hold {images}. Collect them with obs_mode='state'.")
     return Inputs(names, tuple(episode.observations[name].shape[1] for name in names))
-
-
-def _copy(network: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
