@@ -13,12 +13,13 @@ import numpy as np
 
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, RewardModelError, one_of, unknown_option
 from efm_envs.observations import FLAT, OBS_MODES, Observer
-from efm_envs.rendering import CameraRenderer
+from efm_envs.rendering import LARGEST_PICTURE, CameraRenderer, Scene
 from efm_envs.rewards.base import TRUE_SUCCESS
 from efm_envs.rewards.registry import make_reward_model
 from efm_envs.rewards.signal import TERMINATE_ON, RewardSignal, SignalOutput, SignalState, TerminateOn, is_end
-from efm_envs.seeding import Stream, generator
-from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
+from efm_envs.scenarios import check_solvable, scenario_at
+from efm_envs.simulation import Simulation
+from efm_envs.task import Array, Goals, Scenario, Task
 
 if TYPE_CHECKING:
     from efm_envs.window import Window
@@ -46,17 +47,18 @@ class EFMEnv(gym.Env[Any, Array]):
         task: the task's class as "module:Class" (the registration sets it).
         step_limit: control steps after which an episode is truncated (the registration sets it). The env keeps the count itself, so
             that a restored state restores it too; Gymnasium's `max_episode_steps=` can shorten an episode but not lengthen it.
-        task_options: keyword arguments of the task's class (the registration sets them).
         reward_model: a name, a dict {"id": name, option: value}, or an object: see `efm_envs.make_reward_model`.
         terminate_on: what ends an episode: "predicted" success, "true" success, or "never" (then only the step limit does).
         success_threshold: s in predicted success 1[d ≤ s], in [control steps]; None takes the reward model's own.
         obs_mode: "state"; "pixels" (cameras and the robot's own state); "pixels_state"; or "flat", one float32 vector that contains the
             goal (privileged: `metadata["privileged_observation"]` says so).
+        goal_vector: adds the observation `goal_vector`, the goal as numbers, for policies that can't read `instruction` (privileged, too).
         cameras: names of the cameras in `pixels/<camera>`; None is the task's first.
-        image_size: (height, width) of those pictures.
+        image_size: (height, width) of those pictures; None is the task's own.
         render_mode: None, "rgb_array" or "human".
-        render_size: (height, width) of `render()`'s picture.
+        render_size: (height, width) of `render()`'s picture; None is the task's own.
         render_camera: the camera of `render()`; None is the task's first.
+        **task_options: the task's own options, if it has any; its page lists them (the registration sets some).
 
     Episodes are addressed by index: how the k-th episode since `reset(seed=s)` starts is a function of (s, k), whatever was done
     before. `info` has, at every reset and step, `is_success` (ground truth), `predicted_success`, `steps_to_go` (the reward model's d)
@@ -64,9 +66,7 @@ class EFMEnv(gym.Env[Any, Array]):
 
     Attributes:
         task: what the episodes are about.
-        data: the simulation, a `mujoco.MjData`.
-        physics: the same as a batch of one, as tasks read it.
-        goals: the present goal, as a batch of one.
+        simulation: the task's physics; `data` (a `mujoco.MjData`) and `physics` (the same as a batch of one) are its.
         signal: turns the reward model's output into reward and predicted success.
         episode_key: (s, k) of the present episode.
         episode_count: episodes begun so far, by a reset or by a restored state.
@@ -80,21 +80,19 @@ class EFMEnv(gym.Env[Any, Array]):
         *,
         task: str,
         step_limit: int,
-        task_options: Mapping[str, Any] | None = None,
         reward_model: Any = "oracle",
         terminate_on: TerminateOn = "predicted",
         success_threshold: float | None = None,
         obs_mode: Literal["state", "pixels", "pixels_state", "flat"] = "state",
+        goal_vector: bool = False,
         cameras: Sequence[str] | None = None,
-        image_size: Sequence[int] = (96, 96),
+        image_size: Sequence[int] | None = None,
         render_mode: str | None = None,
-        render_size: Sequence[int] = (480, 480),
+        render_size: Sequence[int] | None = None,
         render_camera: str | None = None,
-        **unknown: Any,
+        **task_options: Any,
     ) -> None:
-        for option in unknown:
-            raise unknown_option("this env", option, ENV_OPTIONS)
-        self.task = load_task(task, task_options or {})
+        self.task = load_task(task, task_options)
         self.step_limit = _positive("step_limit", step_limit)
         self.terminate_on: TerminateOn = one_of("terminate_on", terminate_on, TERMINATE_ON)
         self.obs_mode: str = one_of("obs_mode", obs_mode, OBS_MODES)
@@ -106,18 +104,19 @@ class EFMEnv(gym.Env[Any, Array]):
         self.metadata = {  # type: ignore[misc]
             **self.metadata,
             "render_fps": round(1.0 / self.task.control_dt_s),
-            "privileged_observation": obs_mode == FLAT,
+            "privileged_observation": obs_mode == FLAT or goal_vector,
         }
 
-        self.data = mujoco.MjData(self.task.model)
-        self.physics = SinglePhysics(self.data)
-        height_width = _size("image_size", image_size, self.task.model)
-        self._observation_camera = CameraRenderer(self.task.model, *height_width)
-        self._render_size = _size("render_size", render_size, self.task.model)
-        self._render_camera = CameraRenderer(self.task.model, *self._render_size)
+        self.simulation = Simulation(self.task)
+        self.data, self.physics = self.simulation.data, self.simulation.physics
+        self._scene = Scene(self.task, self.physics, self.data)
+        height_width = _size("image_size", self.task.image_size if image_size is None else image_size)
+        self._observation_camera = CameraRenderer(self._scene, *height_width)
+        self._render_size = _size("render_size", self.task.render_size if render_size is None else render_size)
+        self._render_camera = CameraRenderer(self._scene, *self._render_size)
         self._window: Window | None = None
 
-        self._observer = Observer(self.task, obs_mode, self.cameras, height_width)
+        self._observer = Observer(self.task, obs_mode, self.cameras, height_width, goal_vector=goal_vector)
         self.observation_space = self._observer.policy_space
         self.action_space = self.task.action_space
 
@@ -133,7 +132,6 @@ class EFMEnv(gym.Env[Any, Array]):
         self.signal = RewardSignal(model, num_envs=1, success_threshold=success_threshold)
 
         self._scenario: Scenario | None = None
-        self.goals = Goals([])
         self.episode_key = (0, -1)
         self.episode_count = 0
         self.elapsed_steps = 0
@@ -142,14 +140,21 @@ class EFMEnv(gym.Env[Any, Array]):
     # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts the first episode of `seed`, or without one the next episode of the last seed."""
-        if options:
-            raise EFMError(f"reset() of this env takes no options; got {sorted(options)}.")
+        """Starts the first episode of `seed`, or without one the next episode of the last seed.
+
+        Args:
+            seed: s of the episode's address (s, k); k is 0.
+            options: `{"scenario": k}` starts episode k of the seed; `{"scenario": scenario}` one that `env.scenario` gave. Others are
+                the task's own, by which a scenario is set by hand; its page lists them.
+
+        Raises:
+            EFMError: an unknown option, or a scenario that cannot be; says why. The env stays as it was.
+        """
+        key, scenario = self._next_episode(seed, dict(options or {}))
         super().reset(seed=seed)
-        self.episode_key = self._next_episode_key(seed)
-        self.episode_count += 1
+        self.episode_key = key
         self.elapsed_steps = 0
-        self._start(self.task.sample(generator(Stream.SCENARIO, *self.episode_key)))
+        self._start(scenario)
         observations = self._observe()
         output = self.signal.reset(self._pick(observations, self._model_names), self.goals)
         self._show()
@@ -166,9 +171,7 @@ class EFMEnv(gym.Env[Any, Array]):
         """
         if self._scenario is None:
             raise gym.error.ResetNeeded("call reset() before step().")
-        self.task.apply(self.physics, self._checked(action)[None])
-        mujoco.mj_step(self.task.model, self.data, self.task.substeps)
-        mujoco.mj_step1(self.task.model, self.data)  # derived fields (xpos, sensordata, …) of the state just reached
+        self.simulation.step(self._checked(action)[None])
         self._physics_steps += self.task.substeps
         self.elapsed_steps += 1
         observations = self._observe()
@@ -186,7 +189,7 @@ class EFMEnv(gym.Env[Any, Array]):
             return None
         if self.render_mode == "human":
             return self._show()
-        return self._render_camera.render(self.data, self.render_camera)
+        return self._render_camera.render(self.render_camera)
 
     def close(self) -> None:
         """Frees GL contexts and the window; more than once does no harm."""
@@ -222,12 +225,23 @@ class EFMEnv(gym.Env[Any, Array]):
                 f"the state is of task {state.task!r} with {len(state.physics)} numbers; this env is {self.task.name!r} with {size}."
             )
         self._start(state.scenario)
-        self.episode_count += 1
         mujoco.mj_setState(self.task.model, self.data, state.physics, _STATE)
         mujoco.mj_step1(self.task.model, self.data)
         self.np_random.bit_generator.state = state.np_random
         self.episode_key, self.elapsed_steps = state.episode_key, state.elapsed_steps
         self.signal.set_state(state.signal)
+
+    @property
+    def goals(self) -> Goals:
+        """The present goal, as a batch of one."""
+        return self.simulation.goals
+
+    @property
+    def scenario(self) -> Scenario:
+        """How the present episode began; `reset(options={"scenario": …})` takes it, in any env of this id."""
+        if self._scenario is None:
+            raise gym.error.ResetNeeded("call reset() before asking for the scenario.")
+        return self._scenario
 
     @property
     def counts(self) -> dict[str, int]:
@@ -250,6 +264,21 @@ class EFMEnv(gym.Env[Any, Array]):
 
     # -- private ---------------------------------------------------------------------------------------------------------------------
 
+    def _next_episode(self, seed: int | None, options: dict[str, Any]) -> tuple[tuple[int, int], Scenario]:
+        """Returns the address and the start of the episode that a reset asks for; changes nothing."""
+        first, number = self._next_episode_key(seed)
+        asked = options.pop("scenario", None)
+        if isinstance(asked, int | np.integer) and not isinstance(asked, bool) and asked >= 0:
+            number, asked = int(asked), None
+        if not (asked is None or isinstance(asked, Scenario)):
+            raise EFMError(f"the option scenario is an episode's number, 0 or more, or what env.unwrapped.scenario gave; got {asked!r}.")
+        scenario = asked or scenario_at(self.task, (first, number))
+        if options:
+            scenario = self.task.arrange(scenario, options)
+        if (options or asked) and self.task.solvable_within is not None:
+            check_solvable(self.task, scenario)
+        return (first, number), scenario
+
     def _next_episode_key(self, seed: int | None) -> tuple[int, int]:
         if seed is not None:
             return seed, 0
@@ -259,11 +288,8 @@ class EFMEnv(gym.Env[Any, Array]):
 
     def _start(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self.goals = Goals([scenario.goal])
-        mujoco.mj_resetData(self.task.model, self.data)
-        for name, value in scenario.physics.items():
-            getattr(self.physics, name)[0] = value
-        mujoco.mj_step1(self.task.model, self.data)
+        self.episode_count += 1
+        self.simulation.start(scenario)
 
     def _checked(self, action: Array) -> Array:
         shape = self.action_space.shape
@@ -273,16 +299,16 @@ class EFMEnv(gym.Env[Any, Array]):
             raise InvalidActionError(f"an action is {shape} numbers; got {action!r}.") from error
         if values.shape != shape:
             raise InvalidActionError(f"an action of this env has shape {shape}; got {values.shape}.")
-        if not np.isfinite(values).all():
+        if not np.isfinite(values.sum()) and not np.isfinite(values).all():  # the first is cheap, the second is right
             bad = np.flatnonzero(~np.isfinite(values))
             raise InvalidActionError(f"an action must be finite; element {bad[0]} is {values[bad[0]]}: {values}.")
-        return np.clip(values, self.task.action_space.low, self.task.action_space.high)
+        return np.minimum(np.maximum(values, -1.0), 1.0)  # every task's action space is [-1, 1]
 
     def _observe(self) -> dict[str, Array]:
         return self._observer.observe(self._all_names, self.physics, self.goals, self._draw)
 
     def _draw(self, camera: str) -> Array:
-        return self._observation_camera.render(self.data, camera)[None]
+        return self._observation_camera.render(camera)[None]
 
     def _pick(self, observations: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
         return {name: observations[name] for name in names}
@@ -306,7 +332,7 @@ class EFMEnv(gym.Env[Any, Array]):
         if self._window is None:
             from efm_envs.window import Window
 
-            self._window = Window(self.task.model, self.data, self.render_camera, self._render_size, self.task.control_dt_s)
+            self._window = Window(self._scene, self.render_camera, self._render_size, self.task.control_dt_s)
         self._window.show()
 
 
@@ -314,9 +340,18 @@ ENV_OPTIONS = tuple(name for name, p in inspect.signature(EFMEnv).parameters.ite
 
 
 def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
-    """Returns the task that "module:Class" names, made with `options`."""
+    """Returns the task that "module:Class" names, made with `options`.
+
+    Raises:
+        UnknownOptionError: the task has no such option.
+    """
     module, _, name = entry_point.partition(":")
-    task: Task = getattr(importlib.import_module(module), name)(**options)
+    task_class = getattr(importlib.import_module(module), name)
+    task_options = list(inspect.signature(task_class).parameters)
+    for option in options:
+        if option not in task_options:
+            raise unknown_option("this env", option, [*ENV_OPTIONS, *task_options])
+    task: Task = task_class(**options)
     return task
 
 
@@ -326,13 +361,10 @@ def _positive(option: str, value: Any) -> int:
     return int(value)
 
 
-def _size(option: str, value: Sequence[int], model: mujoco.MjModel) -> tuple[int, int]:
+def _size(option: str, value: Sequence[int]) -> tuple[int, int]:
     if np.shape(value) != (2,):
         raise EFMError(f"{option} is (height, width) in pixels; got {value!r}.")
     height, width = (_positive(option, length) for length in value)
-    most = model.vis.global_
-    if height > most.offheight or width > most.offwidth:
-        raise EFMError(
-            f"{option} is at most {most.offheight} × {most.offwidth} pixels, the model's <global offheight offwidth>; got {value!r}."
-        )
+    if height > LARGEST_PICTURE[0] or width > LARGEST_PICTURE[1]:
+        raise EFMError(f"{option} is at most {LARGEST_PICTURE[0]} × {LARGEST_PICTURE[1]} pixels; got {value!r}.")
     return height, width

@@ -12,6 +12,7 @@ from efm_envs.task import Array, Goals, Physics, Task
 AGENT_POS = "agent_pos"
 INSTRUCTION = "instruction"
 FLAT = "flat"
+GOAL_VECTOR = "goal_vector"
 PIXELS = "pixels/"
 OBS_MODES = ("state", "pixels", "pixels_state", "flat")
 
@@ -49,28 +50,40 @@ class Observer:
         obs_mode: what the policy sees; one of `OBS_MODES`.
         cameras: the cameras that the policy sees in the pixel modes.
         image_size: (height, width) in pixels.
+        goal_vector: whether the policy sees the goal as numbers, too.
 
     Attributes:
         policy_names: the observations that the policy sees, in order.
         policy_space: their space: a Dict by name, or a Box for "flat".
         names: every observation that a reward model may ask for.
+
+    Raises:
+        EFMError: a goal vector where there is none to add.
     """
 
-    def __init__(self, task: Task, obs_mode: str, cameras: Sequence[str], image_size: tuple[int, int]) -> None:
+    def __init__(self, task: Task, obs_mode: str, cameras: Sequence[str], image_size: tuple[int, int], *, goal_vector: bool) -> None:
         self._task = task
+        self._instructed: Goals | None = None  # whose instructions are encoded
+        goal_size = _goal_size(task)
+        if goal_vector and (goal_size == 0 or obs_mode == FLAT):
+            where = "flat" if obs_mode == FLAT else "environment_state"
+            raise EFMError(f"goal_vector=True adds nothing here: {where!r} of {task.name} has the goal already. Leave it out.")
         pixels = tuple(PIXELS + camera for camera in cameras)
+        last = (GOAL_VECTOR, INSTRUCTION) if goal_vector else (INSTRUCTION,)
         self.policy_names: tuple[str, ...] = {
-            "state": (*task.state_spaces, INSTRUCTION),
-            "pixels": (*pixels, AGENT_POS, INSTRUCTION),
-            "pixels_state": (*pixels, *task.state_spaces, INSTRUCTION),
+            "state": (*task.state_spaces, *last),
+            "pixels": (*pixels, AGENT_POS, *last),
+            "pixels_state": (*pixels, *task.state_spaces, *last),
             "flat": (FLAT,),
         }[obs_mode]
         image_space = spaces.Box(0, 255, (*image_size, 3), np.uint8)
+        goal_space = spaces.Box(-1.0, 1.0, (goal_size,), np.float32)
         by_name: dict[str, spaces.Space[Array]] = {
             **task.state_spaces,
             **{PIXELS + camera: image_space for camera in task.cameras},
+            **({GOAL_VECTOR: goal_space} if goal_size else {}),
             INSTRUCTION: INSTRUCTION_SPACE,
-            FLAT: _flat_space(task),
+            FLAT: _join([*task.state_spaces.values(), goal_space]),
         }
         self.names = (*by_name, TRUE_STEPS_TO_GO, TRUE_SUCCESS)
         self.policy_space = by_name[FLAT] if obs_mode == FLAT else spaces.Dict({n: by_name[n] for n in self.policy_names})
@@ -82,28 +95,42 @@ class Observer:
                 raise unknown_name(f"observation that {who} needs", name, self.names)
 
     def observe(self, names: Collection[str], physics: Physics, goals: Goals, draw: Draw) -> dict[str, Array]:
-        """Returns the named observations, each (B, …), in new arrays."""
-        state = self._task.observe(physics, goals)
-        return {name: self._value(name, state, physics, goals, draw) for name in names}
+        """Returns the named observations and `truth/is_success`, each (B, …), in new arrays."""
+        seen = self._task.observe(physics, goals)
+        if TRUE_STEPS_TO_GO in names:
+            is_success, steps = self._task.truth(physics, goals)
+            seen[TRUE_STEPS_TO_GO] = np.where(is_success, 0.0, np.maximum(steps, 1.0))
+        else:
+            is_success = self._task.is_success(physics, goals)
+        seen[TRUE_SUCCESS] = is_success
+        for name in names:
+            if name not in seen:
+                seen[name] = self._value(name, seen, physics, goals, draw)
+        return seen
 
-    def _value(self, name: str, state: dict[str, Array], physics: Physics, goals: Goals, draw: Draw) -> Array:
-        if name in state:
-            return state[name]
+    def _value(self, name: str, seen: dict[str, Array], physics: Physics, goals: Goals, draw: Draw) -> Array:
         if name == INSTRUCTION:
-            return np.stack([encode_instruction(sentence) for sentence in goals.instructions])
+            return self._instructions(goals).copy()
+        if name == GOAL_VECTOR:
+            return self._task.encode_goals(goals)
         if name == FLAT:
-            return np.concatenate([*state.values(), self._task.encode_goals(goals)], axis=1)
-        if name == TRUE_SUCCESS:
-            return self._task.is_success(physics, goals)
-        if name == TRUE_STEPS_TO_GO:
-            return self._task.steps_to_go(physics, goals)
+            return np.concatenate([*(seen[part] for part in self._task.state_spaces), self._task.encode_goals(goals)], axis=1)
         return draw(name.removeprefix(PIXELS))
 
+    def _instructions(self, goals: Goals) -> Array:
+        """Returns (B, 128) uint8; encoded once for each goals object."""
+        if goals is not self._instructed:
+            self._instructed = goals
+            self._encoded = np.stack([encode_instruction(sentence) for sentence in goals.instructions])
+        return self._encoded
 
-def _flat_space(task: Task) -> spaces.Box:
-    """Returns the box of the state observations and the encoded goal, in that order."""
+
+def _goal_size(task: Task) -> int:
     example = task.sample(np.random.default_rng(0)).goal
-    goal_size = task.encode_goals(Goals([example])).shape[1]
-    low = [*(box.low for box in task.state_spaces.values()), np.full(goal_size, -1.0)]
-    high = [*(box.high for box in task.state_spaces.values()), np.full(goal_size, 1.0)]
-    return spaces.Box(np.concatenate(low).astype(np.float32), np.concatenate(high).astype(np.float32))
+    return task.encode_goals(Goals([example])).shape[1]
+
+
+def _join(boxes: Sequence[spaces.Box]) -> spaces.Box:
+    """Returns the boxes one after another, as one float32 box."""
+    low, high = (np.concatenate([getattr(box, bound) for box in boxes]).astype(np.float32) for bound in ("low", "high"))
+    return spaces.Box(low, high)

@@ -20,6 +20,7 @@ class Registration:
         task_options: keyword arguments of the task's class: the variant.
         tags: what `ids(tags=…)` selects by.
         summary: one line for people.
+        shortest_demonstration: demonstrations with fewer control steps are discarded, where nobody says otherwise.
     """
 
     id: str
@@ -28,6 +29,22 @@ class Registration:
     summary: str
     task_options: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    shortest_demonstration: int = 1
+
+
+LANGUAGE_TABLE = "efm_envs.tasks.language_table.task:LanguageTable"
+LANGUAGE_TABLE_LIMIT = 200  # (published)
+
+
+def _language_table(suffix: str, family: str, summary: str, blocks: str = "8") -> Registration:
+    return Registration(
+        id=f"EFM-LanguageTable{suffix}-v0",
+        task=LANGUAGE_TABLE,
+        step_limit=LANGUAGE_TABLE_LIMIT,
+        summary=summary,
+        task_options={"family": family, "blocks": blocks},
+        tags=("language_table", "language"),
+    )
 
 
 REGISTRATIONS = (
@@ -37,6 +54,25 @@ REGISTRATIONS = (
         step_limit=140,  # (the paper's notebook)
         summary="Push a point to a goal; demonstrations go there by five hidden waypoints.",
         tags=("point_mass", "teaching"),
+        shortest_demonstration=10,  # (the paper's notebook)
+    ),
+    _language_table("", "block2block", "Push one block to another, as told; 8 blocks."),
+    _language_table("4", "block2block", "Push one block to another, as told; 4 blocks.", blocks="4"),
+    _language_table("16Train", "block2block", "Push one block to another; 4 to 10 of 16 blocks, to train on.", blocks="16-train"),
+    _language_table("16Test", "block2block", "Push one block to another; 4 to 10 of 16 blocks, combinations held out.", blocks="16-test"),
+    _language_table("Absolute", "absolute", "Push a block to a side, a corner or the centre of the board."),
+    _language_table("Relative", "relative", "Push a block some way in a direction."),
+    _language_table("BlockRelative", "block_relative", "Push a block to a given side of another, which must stay."),
+    _language_table("Separate", "separate", "Push a block away from those it is close to."),
+    _language_table("Point", "point", "Move the tool to a block."),
+    _language_table("Corner", "corner", "Push a block into a corner of the workspace."),
+    _language_table("Mix", "mix", "Any of the seven families of instructions, drawn for each episode."),
+    Registration(
+        id="EFM-BananaTable-v0",
+        task="efm_envs.tasks.banana_table:BananaTable",
+        step_limit=LANGUAGE_TABLE_LIMIT,
+        summary="Push a banana, which turns and rocks, to one of nine places.",
+        tags=("banana_table", "language"),
     ),
 )
 
@@ -44,9 +80,7 @@ REGISTRATIONS = (
 def register_envs() -> None:
     """Makes every id known to Gymnasium, with strings for entry points, so that a spec can be stored as JSON."""
     for row in REGISTRATIONS:
-        kwargs: dict[str, Any] = {"task": row.task, "step_limit": row.step_limit}
-        if row.task_options:
-            kwargs["task_options"] = dict(row.task_options)
+        kwargs = {"task": row.task, "step_limit": row.step_limit, **row.task_options}
         gym.register(row.id, entry_point="efm_envs.env:EFMEnv", kwargs=kwargs)
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes.util
+import functools
 import importlib
 import os
 import sys
@@ -12,8 +13,10 @@ import mujoco
 import numpy as np
 
 from efm_envs.errors import RenderingError
+from efm_envs.task import Physics, SinglePhysics, Task
 
 HEADLESS_BACKENDS = {"egl": "EGL", "osmesa": "OSMesa"}  # MUJOCO_GL's value: name of the shared library
+LARGEST_PICTURE = (1280, 1280)  # (height, width) in pixels: every scene's <global offheight offwidth>
 DEBIAN_PACKAGES = "libegl1 libgl1-mesa-dri"  # software EGL; libosmesa6 is the other way
 
 _open: "weakref.WeakSet[CameraRenderer]" = weakref.WeakSet()
@@ -48,24 +51,55 @@ def _use_backend() -> None:
         context_module.GLContext = importlib.import_module(f"mujoco.{backend}").GLContext  # type: ignore[attr-defined]
 
 
-class CameraRenderer:
-    """Draws a model's cameras off screen, at one size.
+class Scene:
+    """What cameras see of a simulation: the simulation itself or, where the task has one, a richer model posed after it.
 
     Args:
-        model: the compiled model.
+        task: what is simulated.
+        physics: the simulation, a batch of one.
+        data: the same, as MuJoCo's `MjData`.
+    """
+
+    def __init__(self, task: Task, physics: Physics, data: mujoco.MjData) -> None:
+        self._task, self._physics, self._simulated = task, physics, data
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The model that is drawn."""
+        return self._task.drawn_model
+
+    @functools.cached_property
+    def data(self) -> mujoco.MjData:
+        """The state that is drawn; up to date after `update`."""
+        return self._simulated if self.model is self._task.model else mujoco.MjData(self.model)
+
+    def update(self) -> None:
+        """Brings the drawn state up to date."""
+        if self.data is self._simulated:
+            return
+        self._task.pose(self._physics, SinglePhysics(self.data))
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+
+
+class CameraRenderer:
+    """Draws a scene's cameras off screen, at one size.
+
+    Args:
+        scene: what is drawn.
         height, width: size of the pictures in pixels.
 
     Attributes:
         renders: pictures drawn so far.
     """
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+    def __init__(self, scene: Scene, height: int, width: int) -> None:
         self.renders = 0
-        self._model = model
+        self._scene = scene
         self._size = (height, width)
         self._renderer: mujoco.Renderer | None = None
 
-    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    def render(self, camera: str) -> np.ndarray:
         """Returns what `camera` sees, (height, width, 3) uint8, in a new array.
 
         Raises:
@@ -74,7 +108,8 @@ class CameraRenderer:
         if self._renderer is None:
             self._renderer = self._make()
             _close_at_exit(self)
-        self._renderer.update_scene(data, camera=camera)
+        self._scene.update()
+        self._renderer.update_scene(self._scene.data, camera=camera)
         self.renders += 1
         return self._renderer.render()
 
@@ -90,7 +125,7 @@ class CameraRenderer:
     def _make(self) -> mujoco.Renderer:
         _use_backend()
         try:
-            return mujoco.Renderer(self._model, *self._size)
+            return mujoco.Renderer(self._scene.model, *self._size)
         except Exception as error:  # PyOpenGL, GLFW and MuJoCo each raise their own
             raise RenderingError(
                 f"MuJoCo could not make a GL context with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}. "

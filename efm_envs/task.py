@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from efm_envs.errors import unknown_option
+
 if TYPE_CHECKING:
     import mujoco
 
@@ -103,12 +105,20 @@ class Task(abc.ABC):
         action_space: (A,) box, symmetric and normalised: [-1, 1].
         state_spaces: the observations that need no camera, by name (`agent_pos`, `environment_state`), each a float32 box.
         experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
+        image_size, render_size: (height, width) in pixels of observed pictures and of `render()`'s, where `gym.make` is not told others.
+        is_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
+        solvable_within: a start counts only if the clean expert succeeds within so many control steps; None: every start counts.
+        fingerprint: says which task this is, variant included: equal fingerprints mean equal scenarios.
     """
 
     name: ClassVar[str]
     substeps: ClassVar[int]
     cameras: ClassVar[tuple[str, ...]]
     experts: ClassVar[Mapping[str, str]]
+    image_size: ClassVar[tuple[int, int]] = (96, 96)
+    render_size: ClassVar[tuple[int, int]] = (480, 480)
+    is_derived: ClassVar[bool] = True
+    solvable_within: ClassVar[int | None] = None
     action_space: spaces.Box
     state_spaces: Mapping[str, spaces.Box]
 
@@ -116,6 +126,11 @@ class Task(abc.ABC):
     def model(self) -> "mujoco.MjModel":
         """The compiled MuJoCo model."""
         return self.build_model()
+
+    @property
+    def fingerprint(self) -> str:
+        """A task with variants adds what tells them apart."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     @property
     def control_dt_s(self) -> float:
@@ -126,9 +141,33 @@ class Task(abc.ABC):
     def build_model(self) -> "mujoco.MjModel":
         """Compiles the model."""
 
+    def truth(self, physics: Physics, goals: Goals) -> tuple[Array, Array]:
+        """Returns `is_success` and `steps_to_go` together; a task in which they share work overrides it."""
+        return self.is_success(physics, goals), self.steps_to_go(physics, goals)
+
+    @functools.cached_property
+    def drawn_model(self) -> "mujoco.MjModel":
+        """The model that cameras see; made when the first picture is asked for."""
+        return self.build_drawn_model()
+
+    def build_drawn_model(self) -> "mujoco.MjModel":
+        """Returns a model that is richer than that of the physics, if there is one; it has all of `cameras`."""
+        return self.model
+
+    def pose(self, physics: Physics, drawn: Physics) -> None:  # noqa: B027 (most draw what they simulate)
+        """Gives `drawn`, a batch of `drawn_model`, the positions (qpos, mocap_pos, …) that go with `physics`."""
+
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> Scenario:
         """Draws how an episode starts. Reads nothing but `rng`."""
+
+    def arrange(self, scenario: Scenario, options: Mapping[str, Any]) -> Scenario:
+        """Returns the scenario changed by hand, as `reset(options=…)` asks.
+
+        Raises:
+            EFMError: an option that the task does not have, or a scenario that cannot be; says why.
+        """
+        raise unknown_option(f"{self.name}'s reset()", next(iter(options)), ["scenario"])
 
     @abc.abstractmethod
     def apply(self, physics: Physics, actions: Array) -> None:
@@ -144,8 +183,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
-        """Returns (B,) float64 in [control steps]: what is left for the clean expert; 0 exactly at success, else at least 1."""
+        """Returns (B,) float64 in [control steps]: about what is left for the clean expert.
+
+        At success the value does not matter: `truth/steps_to_go` is 0 there, and at least 1 elsewhere, for every task.
+        """
 
     def encode_goals(self, goals: Goals) -> Array:
-        """Returns (B, E) float32: the goal for a reader of `obs_mode="flat"`, where `state_spaces` does not show it (E may be 0)."""
+        """Returns (B, E) float32 in [-1, 1]: the goal as numbers, for who can't read; E is 0 where `state_spaces` shows the goal."""
         return np.zeros((len(goals), 0), np.float32)

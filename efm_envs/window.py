@@ -12,7 +12,7 @@ import glfw
 import mujoco
 
 from efm_envs.errors import RenderingError
-from efm_envs.rendering import has_display
+from efm_envs.rendering import Scene, has_display
 
 
 class Window:
@@ -22,7 +22,7 @@ class Window:
     process at exit or beside a second window, it needs `mjpython` on macOS, and its mouse pushes bodies.
 
     Args:
-        model, data: the simulation.
+        scene: what is shown.
         camera: whose view is shown.
         size: (height, width) of the window at first, in pixels.
         control_dt_s: time between two pictures in [s].
@@ -31,22 +31,22 @@ class Window:
         RenderingError: no display, or no GL on it.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, size: tuple[int, int], control_dt_s: float) -> None:
+    def __init__(self, scene: Scene, camera: str, size: tuple[int, int], control_dt_s: float) -> None:
         if not has_display():
             raise RenderingError(
                 'render_mode="human" opens a window, and there is no display here (DISPLAY is not set). '
                 'Use render_mode="rgb_array", or `efm play --video FILE`.'
             )
-        self._model, self._data = model, data
+        self._source = scene
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera(camera).id
-        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
+        self._camera.fixedcamid = scene.model.camera(camera).id
+        self._scene = mujoco.MjvScene(scene.model, maxgeom=10_000)
         self._window: Any = _open_window(size, f"{camera} camera")
         with _current(self._window):
             glfw.swap_interval(0)  # `show` keeps the time
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+            self._context = mujoco.MjrContext(scene.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         self._control_dt_s = control_dt_s
         self._next_frame_s = time.monotonic()
 
@@ -58,7 +58,9 @@ class Window:
             return self.close()
         self._next_frame_s = max(self._next_frame_s + self._control_dt_s, time.monotonic() - self._control_dt_s)
         time.sleep(max(0.0, self._next_frame_s - time.monotonic()))
-        mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        self._source.update()
+        model, data = self._source.model, self._source.data
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         with _current(self._window):
             whole = mujoco.MjrRect(0, 0, *glfw.get_framebuffer_size(self._window))
             mujoco.mjr_render(whole, self._scene, self._context)

@@ -104,17 +104,20 @@ def check_steps_to_go(model: RewardModel, output: StepsToGo, batch: int) -> Step
     Raises:
         RewardModelError: not a StepsToGo, wrong shape, not finite, or negative; names the model and the first env at fault.
     """
-    who = f"reward model {model.id!r} ({type(model).__name__})"
     if not isinstance(output, StepsToGo):
-        raise RewardModelError(f"{who} returned {type(output).__name__}; steps_to_go() returns a StepsToGo.")
+        raise RewardModelError(f"{_who(model)} returned {type(output).__name__}; steps_to_go() returns a StepsToGo.")
     mean = np.asarray(output.mean)
     if mean.dtype.kind not in "fiub":
-        raise RewardModelError(f"{who} returned steps-to-go of dtype {mean.dtype}; expected numbers.")
+        raise RewardModelError(f"{_who(model)} returned steps-to-go of dtype {mean.dtype}; expected numbers.")
     if mean.shape != (batch,):
-        raise RewardModelError(f"{who} returned steps-to-go of shape {mean.shape} for a batch of {batch}; expected ({batch},).")
+        raise RewardModelError(f"{_who(model)} returned steps-to-go of shape {mean.shape} for a batch of {batch}; expected ({batch},).")
     mean = mean.astype(np.float64)
-    at_fault = np.flatnonzero(~(np.isfinite(mean) & (mean >= 0.0)))
-    if at_fault.size:
-        env = at_fault[0]
-        raise RewardModelError(f"{who} returned {mean[env]} steps-to-go for env {env}; expected a finite number, at least 0.")
+    is_valid = (mean >= 0.0) & (mean < np.inf)
+    if not is_valid.all():
+        env = int(is_valid.argmin())
+        raise RewardModelError(f"{_who(model)} returned {mean[env]} steps-to-go for env {env}; expected a finite number, at least 0.")
     return StepsToGo(mean, output.edges, output.probs)
+
+
+def _who(model: RewardModel) -> str:
+    return f"reward model {model.id!r} ({type(model).__name__})"

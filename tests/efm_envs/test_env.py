@@ -272,9 +272,9 @@ def test_a_model_made_for_another_task_is_refused() -> None:
         gym.make(POINT_MASS, reward_model=model)
 
 
-def test_reset_takes_no_options() -> None:
+def test_reset_refuses_an_option_that_the_task_does_not_have() -> None:
     env = gym.make(POINT_MASS)
-    with pytest.raises(EFMError, match=r"reset\(\) of this env takes no options; got \['goal'\]"):
+    with pytest.raises(EFMError, match=r"unknown option of PointMass's reset\(\): 'goal'. Valid: 'scenario'"):
         env.reset(options={"goal": 1})
     env.reset(options={})
 

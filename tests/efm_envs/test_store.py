@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_what_is_loaded_is_what_was_saved(file: Path, episodes: list[Episode]) -
     assert len(loaded) == len(episodes)
     for a, b in zip(episodes, loaded, strict=True):
         assert_same(a, b)
+
+
+def test_the_same_episodes_give_the_same_bytes(file: Path, episodes: list[Episode]) -> None:
+    save_episodes(file.with_name("again.npz"), *load_episodes(file))
+    assert file.with_name("again.npz").read_bytes() == file.read_bytes()
+    with zipfile.ZipFile(file) as archive:  # whose members could bear the date of the day
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_pictures_and_flat_observations_and_failed_episodes_survive(tmp_path: Path, register) -> None:

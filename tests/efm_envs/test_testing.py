@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -66,9 +67,11 @@ def test_kit_notices_an_env_that_its_spec_does_not_describe(register: Register) 
         testing.check_spec_round_trip(register(task=fakes.NumberedTask))
 
 
-def test_kit_notices_an_estimate_below_one_before_success(register: Register) -> None:
-    with pytest.raises(AssertionError, match=r"steps-to-go 0.5 with is_success=False"):
-        testing.check_steps_to_go_estimate(register(task=fakes.HalfAStepTask))
+def test_an_estimate_below_one_before_success_counts_as_one(register: Register) -> None:
+    env_id = register(task=fakes.HalfAStepTask)
+    testing.check_steps_to_go_estimate(env_id)
+    _, info = gym.make(env_id, reward_model="oracle").reset(seed=0)
+    assert (info["is_success"], info["steps_to_go"]) == (False, 1.0)
 
 
 def test_kit_notices_an_expert_that_does_not_succeed(register: Register) -> None:

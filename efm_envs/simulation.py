@@ -1,0 +1,44 @@
+"""One task in one simulation: what starts it and what moves it, for the env and for whoever tries something out first."""
+
+import mujoco
+import numpy as np
+
+from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
+
+
+class Simulation:
+    """A task's physics, from a scenario on. It knows nothing of observations or rewards.
+
+    Args:
+        task: what is simulated.
+
+    Attributes:
+        data: the simulation, a `mujoco.MjData`.
+        physics: the same as a batch of one, as tasks read it.
+        goals: the present goal, as a batch of one.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.data = mujoco.MjData(task.model)
+        self.physics = SinglePhysics(self.data)
+        self.goals = Goals([])
+
+    def start(self, scenario: Scenario) -> None:
+        """Goes to where an episode begins."""
+        self.goals = Goals([scenario.goal])
+        mujoco.mj_resetData(self.task.model, self.data)
+        for name, value in scenario.physics.items():
+            getattr(self.physics, name)[0] = value
+        mujoco.mj_step1(self.task.model, self.data)
+
+    def step(self, actions: Array) -> None:
+        """Runs one control step with actions (1, A) in [-1, 1]."""
+        self.task.apply(self.physics, np.asarray(actions, np.float64))
+        mujoco.mj_step(self.task.model, self.data, self.task.substeps)
+        if self.task.is_derived:
+            mujoco.mj_step1(self.task.model, self.data)  # derived fields (xpos, sensordata, …) of the state just reached
+
+    def is_success(self) -> bool:
+        """Whether the goal is reached: the ground truth."""
+        return bool(self.task.is_success(self.physics, self.goals)[0])

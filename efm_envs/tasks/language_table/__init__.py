@@ -1,0 +1,1 @@
+"""LanguageTable: push coloured blocks about a board, as an instruction says."""
