@@ -49,8 +49,10 @@ def demos(
     env: Env = DEFAULT_ENV,
     episodes: Annotated[int, arg(help="Demonstrations to keep.")] = 2000,
     style: Annotated[str, arg(help="The expert's style; `efm envs ID` lists them.")] = "human",
+    knobs: Annotated[str, arg(help="""What to change about the expert, as JSON: '{"detours": 4}'; `efm envs ID` lists it.""")] = "{}",
     seed: Annotated[int, arg(help="Which demonstrations.")] = 0,
-    min_length: Annotated[int, arg(help="Shorter ones are discarded.")] = 10,
+    min_length: Annotated[int | None, arg(help="Shorter ones are discarded; None is what the env's registration says.")] = None,
+    workers: Annotated[int, arg(help="Processes that run episodes; 0 is one per processor. The file does not depend on it.")] = 0,
     out: Annotated[Path, arg(help="The file to write.")] = Path("runs/demonstrations.npz"),
     json: Json = False,
 ) -> None:
@@ -59,8 +61,9 @@ def demos(
     from efm_benchmarks.progress import progress
 
     _check_episodes(episodes)
+    habits = _json_object("--knobs", knobs)
     with progress() as report:
-        kept = collect_file(out, env, episodes, style=style, seed=seed, min_length=min_length, report=report)
+        kept = collect_file(out, env, episodes, style=style, knobs=habits, seed=seed, min_length=min_length, workers=workers, report=report)
     lengths = [len(episode) for episode in kept]
     _finish(
         {"file": str(out), "demonstrations": len(kept), "mean_steps": sum(lengths) / len(lengths)},
@@ -222,6 +225,16 @@ def main() -> None:
 def _check_episodes(episodes: int) -> None:
     if episodes < 1:
         raise ValueError(f"--episodes must be at least 1; got {episodes}.")
+
+
+def _json_object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"""{option} is a JSON object, for example '{{"name": 1}}'; got {text!r}.""")
+    return value
 
 
 def _finish(summary: dict[str, Any], as_json: bool, next_command: str) -> None:

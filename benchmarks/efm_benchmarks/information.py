@@ -13,6 +13,7 @@ import gymnasium as gym
 
 from efm_agents.run import versions
 from efm_benchmarks.policies import task_of
+from efm_envs.experts.base import expert_knobs
 from efm_envs.registration import REGISTRATIONS, registration
 from efm_envs.rendering import DEBIAN_PACKAGES, find_backend, has_display
 from efm_envs.rewards import reward_models
@@ -46,8 +47,9 @@ def show_env(env_id: str, as_json: bool) -> None:
         print(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [_joined(value)]
-        print(f"{name.replace('_', ' ')}: " + ("\n  " + "\n  ".join(lines) if isinstance(value, dict) else lines[0]))
+        is_block = isinstance(value, dict) and value
+        lines = [f"\n  {k}: {json.dumps(v) if isinstance(v, dict) else v}" for k, v in value.items()] if is_block else [_joined(value)]
+        print(f"{name.replace('_', ' ')}: " + "".join(lines))
     print(f"Next: efm play --env {env_id}")
 
 
@@ -66,6 +68,7 @@ def describe(env_id: str) -> dict[str, Any]:
         "observations": {name: f"{space.shape} {space.dtype}" for name, space in env.observation_space.items()},
         "cameras": list(task.cameras),
         "expert_styles": sorted(task.experts),
+        "expert_knobs": {style: knobs for style in sorted(task.experts) if (knobs := expert_knobs(task, style))},
         "reward_models": reward_models(),
     }
 
@@ -122,4 +125,4 @@ def _try_backend(name: str) -> str:
 
 
 def _joined(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "none")

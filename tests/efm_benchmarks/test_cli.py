@@ -113,6 +113,21 @@ def test_each_stage_reports_as_json(runs: Runs) -> None:
     assert improve["run"] == str(runs.improve) and improve["iterations"] == 2 and improve["stopped"] == "finished"
 
 
+def test_the_number_of_workers_does_not_change_the_file(efm: Efm, tmp_path: Path) -> None:
+    command = ("demos", "--env", "EFM-LanguageTablePoint-v0", "--episodes", 20, "--knobs", '{"detours": 4}')
+    for workers in (1, 2):
+        parsed(efm(*command, "--workers", workers, "--out", tmp_path / str(workers), "--json"))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    assert load_episodes(tmp_path / "1")[1] == {"style": "human", "knobs": {"detours": 4}, "seed": 0, "min_length": 1}
+
+
+def test_an_envs_knobs_are_shown_as_demos_takes_them(efm: Efm) -> None:
+    lines = [line for line in efm("envs", "EFM-LanguageTablePoint-v0").out.splitlines() if line.startswith("  human: ")]
+    knobs = json.loads(lines[0].removeprefix("  human: "))
+    assert knobs == parsed(efm("envs", "EFM-LanguageTablePoint-v0", "--json"))["expert_knobs"]["human"] and knobs["detours"] == 2
+    assert "expert knobs: none" in efm("envs", POINT_MASS).out
+
+
 def test_an_evaluation_reports_as_json_what_its_rows_say(runs: Runs, tmp_path: Path, efm: Efm) -> None:
     report = parsed(efm("eval", "--policy", runs.improve, "--episodes", 7, "--out", tmp_path / "new" / "rows.jsonl", "--json"))
     rows = [json.loads(line) for line in (tmp_path / "new" / "rows.jsonl").read_text().splitlines()]
@@ -151,7 +166,7 @@ def test_an_unknown_id_is_an_error_that_lists_the_valid_ones(efm: Efm, tmp_path:
         ("eval", "--env", "EFM-PointMass-v9", "--policy", "random"),
         ("play", "--env", "EFM-PointMass-v9", "--video", tmp_path / "v.mp4"),
     ):
-        assert_one_line_of_error(efm(*command), "unknown env id: 'EFM-PointMass-v9'", f"Valid: '{POINT_MASS}'")
+        assert_one_line_of_error(efm(*command), "unknown env id: 'EFM-PointMass-v9'", "Valid: 'EFM-", f", '{POINT_MASS}'")
 
 
 def test_an_unknown_policy_is_an_error_that_lists_the_valid_ones(efm: Efm) -> None:
@@ -162,6 +177,15 @@ def test_an_unknown_policy_is_an_error_that_lists_the_valid_ones(efm: Efm) -> No
 def test_an_unknown_style_is_an_error_that_lists_the_valid_ones(efm: Efm, tmp_path: Path) -> None:
     assert_one_line_of_error(efm("eval", "--policy", "expert:huamn"), "'huamn'", "'human'")
     assert_one_line_of_error(efm("demos", "--style", "huamn", "--out", tmp_path / "d.npz"), "'huamn'", "'human'")
+
+
+def test_knobs_that_cannot_be_are_an_error_that_says_what_can(efm: Efm, tmp_path: Path) -> None:
+    command = ("demos", "--env", "EFM-LanguageTablePoint-v0", "--episodes", 1, "--out", tmp_path / "d.npz", "--knobs")
+    assert_one_line_of_error(efm(*command, '{"detour": 4}'), "'detour'. Did you mean 'detours'?", "'noise'")
+    assert_one_line_of_error(efm(*command, '{"detours": "four"}'), "detours", "its default, 2", "got 'four'")
+    for text in ("detours=4", "[4]"):
+        assert_one_line_of_error(efm(*command, text), """--knobs is a JSON object, for example '{"name": 1}'; got""", text)
+    assert not (tmp_path / "d.npz").exists()
 
 
 def test_missing_demonstrations_are_an_error_that_says_how_to_get_some(efm: Efm, tmp_path: Path) -> None:
