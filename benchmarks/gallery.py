@@ -1,0 +1,244 @@
+"""Makes docs/gallery.md and its moving pictures: in every env the clean expert, then random actions from the same start.
+
+python benchmarks/gallery.py [ID …]    # the pictures of all ids, or only of these; the page is written in any case
+"""
+
+import io
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from tyro.conf import Positional
+
+from efm_benchmarks import policies, video
+from efm_envs.errors import EFMError
+from efm_envs.registration import Registration, ids, registration
+from efm_envs.rollout import rollout
+from efm_envs.seeding import EpisodeSet, episode_seeds
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "gallery.md"
+PICTURES = ROOT / "docs" / "assets" / "gallery"
+
+EXPERT, UNTRAINED = "expert:clean", "random"
+LABELS = {EXPERT: "clean expert", UNTRAINED: "untrained: random actions"}
+LEAST_STEPS, MOST_STEPS = 15, 40  # of the episode that is shown
+EPISODES_TRIED = 1000
+
+WIDTH = 400  # in pixels; two fit beside each other on GitHub
+HEIGHT, BAND = 9 / 16, 3 / 16  # of the picture and of its caption, in widths
+HOLD_MS = 1000  # the first and the last picture of an episode stay so long
+LARGEST_FILE = 300_000  # in bytes
+# (colours, every how many steps a picture): the first that makes a file small enough is taken.
+QUALITIES = ((255, 1), (128, 1), (64, 1), (128, 2), (64, 2), (32, 2), (32, 4))
+
+BACKGROUND, TEXT, FAINT = "#1f242d", "#ffffff", "#aeb6c2"
+GREEN, RED = "#4cd964", "#ff6259"
+CAPTION_COLORS = [
+    tuple(round(share * a + (1 - share) * b) for a, b in zip(ImageColor.getrgb(ink), ImageColor.getrgb(BACKGROUND), strict=True))
+    for ink in (TEXT, FAINT, GREEN, RED)
+    for share in (1 / 3, 2 / 3, 1)  # of the ink: letters have smooth edges
+]
+
+COLUMNS = 2
+INTRODUCTION = f"""\
+# Gallery
+
+Every env twice from the same start, in real time: first the clean expert, then an untrained policy, whose actions are random, for as many
+steps. The start is the first evaluation episode on which the expert needs {LEAST_STEPS} to {MOST_STEPS} steps and random actions fail; the
+instruction stands under the picture. `python benchmarks/gallery.py` makes the pictures and this page.
+
+"""
+
+
+class Take(NamedTuple):
+    """One episode as it was seen.
+
+    Attributes:
+        label: whose it is.
+        instruction: what was asked for.
+        pictures: (H, W, 3) uint8, before each action and at the end.
+        is_success: how it ended.
+        step_ms: how long a control step takes in [ms].
+    """
+
+    label: str
+    instruction: str
+    pictures: Sequence[np.ndarray]
+    is_success: bool
+    step_ms: int
+
+
+class Frame(NamedTuple):
+    """A picture with its caption, and how long it stays in [ms]."""
+
+    image: Image.Image
+    shown_ms: int
+
+
+def main(env_ids: Positional[tuple[str, ...]] = ()) -> None:
+    """Make the pictures and the page.
+
+    Args:
+        env_ids: whose pictures to make; none is all.
+    """
+    for env_id in env_ids:
+        registration(env_id)  # refuses an unknown one before the first is made
+    for env_id in env_ids or ids():
+        path = make(env_id, PICTURES)
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
+    PAGE.write_text(page())
+
+
+def make(env_id: str, folder: Path, width: int = WIDTH) -> Path:
+    """Makes the moving picture of an id, `width` pixels wide; returns the file.
+
+    Raises:
+        EFMError: there is no episode to show, or no quality makes the file small enough.
+    """
+    encoded = encode([frames(take, width) for take in takes(env_id)], env_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{env_id}.gif"
+    path.write_bytes(encoded)
+    return path
+
+
+# -- episodes ----------------------------------------------------------------------------------------------------------------------
+
+
+def takes(env_id: str) -> tuple[Take, Take]:
+    """Returns a success of the clean expert, then as many random steps from the same start that come to nothing."""
+    seeds = itertools.islice(episode_seeds(EpisodeSet.EVALUATION, 0), EPISODES_TRIED)
+    for episode in rollout(policies.make_policy(EXPERT, env_id), env_id, seeds, terminate_on="true"):
+        if LEAST_STEPS <= len(episode) <= MOST_STEPS:
+            expert, untrained = (record(policy, env_id, episode.seed, len(episode)) for policy in (EXPERT, UNTRAINED))
+            if expert.is_success and not untrained.is_success:
+                return expert, untrained
+    raise EFMError(f"none of {EPISODES_TRIED} evaluation episodes of {env_id} can be shown: see LEAST_STEPS and MOST_STEPS.")
+
+
+def record(policy: str, env_id: str, seed: int, steps: int) -> Take:
+    """Runs an episode of at most so many steps."""
+    acting = policies.make_policy(policy, env_id, seed=seed)
+    pictures, (info,) = video.record(acting, env_id, [seed], terminate_on="true", step_limit=steps)
+    pictures = pictures[: steps + 1]  # without the pause that follows
+    return Take(LABELS[policy], info["instruction"], pictures, info["is_success"], round(1000 * policies.task_of(env_id).control_dt_s))
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------------------
+
+
+def frames(take: Take, width: int) -> list[Frame]:
+    """Returns the episode in real time, with captions."""
+    steps = range(len(take.pictures))
+    return [Frame(captioned(take, step, width), HOLD_MS if step in (0, steps[-1]) else take.step_ms) for step in steps]
+
+
+def captioned(take: Take, step: int, width: int) -> Image.Image:
+    """Returns the picture after `step` control steps above what there is to say about it."""
+    height, band = round(width * HEIGHT), round(width * BAND)
+    image = Image.new("RGB", (width, height + band), BACKGROUND)
+    picture = Image.fromarray(take.pictures[step])
+    picture = picture.resize((round(picture.width * height / picture.height), height), Image.Resampling.LANCZOS)
+    image.paste(picture, ((width - picture.width) // 2, 0))
+
+    draw = ImageDraw.Draw(image)
+    large, small = (ImageFont.load_default(size=width * share) for share in (0.042, 0.036))
+    left, middle, right = width * 0.025, width * 0.8, width * 0.975
+    draw.text((left, height + band * 0.35), wrapped(take.instruction, large, right - left), TEXT, large, anchor="lm", spacing=width * 0.005)
+    bottom = height + band * 0.9
+    draw.text((left, bottom), take.label, FAINT, small, anchor="ls")
+    draw.text((right, bottom), f"step {step}", FAINT, small, anchor="rs")
+    if step == len(take.pictures) - 1:
+        outcome, color = ("success", GREEN) if take.is_success else ("no success", RED)
+        draw.text((middle, bottom), outcome, color, large, anchor="rs")
+    return image
+
+
+def wrapped(text: str, font: Any, width: float) -> str:
+    """Returns a text with a line feed where a line would be longer than `width` in [pixels].
+
+    Raises:
+        EFMError: that makes more than two lines, for which there is no room.
+    """
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > 2:
+        raise EFMError(f"an instruction has two lines at most under a picture of the gallery; {text!r} needs {len(lines)}.")
+    return "\n".join(lines)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------------------
+
+
+def encode(episodes: Sequence[Sequence[Frame]], name: str) -> bytes:
+    """Returns the episodes as one GIF that starts anew for ever, in the best quality that is small enough.
+
+    Raises:
+        EFMError: there is none.
+    """
+    for colors, every in QUALITIES:
+        encoded = as_gif([frame for episode in episodes for frame in thinned(episode, every)], colors)
+        if len(encoded) <= LARGEST_FILE:
+            return encoded
+    raise EFMError(f"{name}: {len(encoded)} bytes even at the lowest of QUALITIES; at most {LARGEST_FILE} are allowed. Lower MOST_STEPS.")
+
+
+def thinned(episode: Sequence[Frame], every: int) -> list[Frame]:
+    """Returns each `every`-th frame and the last, each for as long as those that it stands for."""
+    kept = sorted({*range(0, len(episode), every), len(episode) - 1})
+    return [
+        Frame(episode[first].image, sum(frame.shown_ms for frame in episode[first:end]))
+        for first, end in itertools.pairwise([*kept, len(episode)])
+    ]
+
+
+def as_gif(shown: Sequence[Frame], colors: int) -> bytes:
+    """Returns a GIF with one palette for all frames, undithered: what stays the same from frame to frame then costs nothing."""
+    palette = palette_of([frame.image for frame in shown], colors)
+    images = [frame.image.quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown]
+    file = io.BytesIO()
+    durations = [frame.shown_ms for frame in shown]
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    return file.getvalue()
+
+
+def palette_of(images: Sequence[Image.Image], colors: int) -> Image.Image:
+    """Returns an image with so many colours: those of the captions, and the others chosen for a sample of the images."""
+    sample = [np.asarray(images[i]) for i in np.linspace(0, len(images) - 1, 8).round().astype(int)]
+    chosen = Image.fromarray(np.concatenate(sample)).quantize(colors - len(CAPTION_COLORS)).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(chosen or ()), *itertools.chain.from_iterable(CAPTION_COLORS)])
+    return palette
+
+
+# -- page --------------------------------------------------------------------------------------------------------------------------
+
+
+def page() -> str:
+    """Returns the text of docs/gallery.md."""
+    cells = [cell(registration(env_id)) for env_id in ids()]
+    rows = ["| " + " | ".join(cells[i : i + COLUMNS]) + " |" for i in range(0, len(cells), COLUMNS)]
+    return INTRODUCTION + "\n".join(["| " * COLUMNS + "|", "|---" * COLUMNS + "|", *rows]) + "\n"
+
+
+def cell(row: Registration) -> str:
+    """Returns what the page shows of an id; its env's page is named after its first tag."""
+    return f"![{row.id}](assets/gallery/{row.id}.gif)<br>[**{row.id}**](envs/{row.tags[0]}.md)<br>{row.summary}"
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main, prog="gallery.py", description="Make docs/gallery.md and its pictures.")
+    except EFMError as error:
+        sys.exit(str(error))
