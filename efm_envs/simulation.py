@@ -36,7 +36,7 @@ class Simulation:
         """Runs one control step with actions (1, A) in [-1, 1]."""
         self.task.apply(self.physics, np.asarray(actions, np.float64))
         mujoco.mj_step(self.task.model, self.data, self.task.substeps)
-        if self.task.is_derived:
+        if self.task.reads_derived:
             mujoco.mj_step1(self.task.model, self.data)  # derived fields (xpos, sensordata, …) of the state just reached
 
     def is_success(self) -> bool:

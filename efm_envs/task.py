@@ -106,7 +106,7 @@ class Task(abc.ABC):
         state_spaces: the observations that need no camera, by name (`agent_pos`, `environment_state`), each a float32 box.
         experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
         image_size, render_size: (height, width) in pixels of observed pictures and of `render()`'s, where `gym.make` is not told others.
-        is_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
+        reads_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
         solvable_within: a start counts only if the clean expert succeeds within so many control steps; None: every start counts.
         fingerprint: says which task this is, variant included: equal fingerprints mean equal scenarios.
     """
@@ -117,7 +117,7 @@ class Task(abc.ABC):
     experts: ClassVar[Mapping[str, str]]
     image_size: ClassVar[tuple[int, int]] = (96, 96)
     render_size: ClassVar[tuple[int, int]] = (480, 480)
-    is_derived: ClassVar[bool] = True
+    reads_derived: ClassVar[bool] = True
     solvable_within: ClassVar[int | None] = None
     action_space: spaces.Box
     state_spaces: Mapping[str, spaces.Box]

@@ -19,7 +19,6 @@ WORKSPACE_HIGH = np.array([0.6, 0.3048])
 BUFFER_M = 0.08  # starts and moved targets keep this from the workspace's edge (published)
 BLOCK_GAP_M = 0.0175  # between two blocks' surfaces at the start (published)
 TOOL_GAP_M = 0.06  # from the tool to a block's centre at the start (published)
-CONTROL_DT_S = 0.1  # (published)
 ACTION_M = 0.1  # what an action of 1 adds to the commanded position (published)
 
 BLOCK_MASS_KG = 0.01  # (published)
@@ -28,7 +27,7 @@ BLOCK_HALF_HEIGHT_M = 0.0125  # ours, as everything below
 GRAVITY_M_S2 = 9.81
 
 TIMESTEP_S = 0.01
-SUBSTEPS = 10
+SUBSTEPS = 10  # 10 Hz control (published)
 # What is pushed at this speed meets the friction force μ·m·g; viscous damping is that force over the speed. A thing let go at 0.3 m/s
 # then slides 7 mm, where dry friction would let it slide 9 mm.
 FRICTION_SPEED_M_S = 0.12

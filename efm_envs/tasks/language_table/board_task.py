@@ -30,7 +30,7 @@ class BoardTask(Task):
     image_size = (180, 320)  # (published)
     render_size = (360, 640)
     solvable_within = 60  # people take up to three times as long, and have 200 steps
-    is_derived = False  # qpos says it all
+    reads_derived = False  # qpos says it all
     tool_clearance_m: ClassVar[float] = TOOL_CLEARANCE_M  # what the tool keeps from the centre of what it goes around
     experts: ClassVar[Mapping[str, str]] = {
         "clean": "efm_envs.experts.language_table:CleanExpert",
@@ -109,7 +109,7 @@ class BoardTask(Task):
         return plan_all(aim, points, moving, target, self.extents(physics)).first()
 
     def encode_goals(self, goals: Goals) -> Array:
-        """Returns (B, 7 + 3 + 2n): family (one-hot), target's offset [m] and radius [m], what moves (one-hot), anchor's weights."""
+        """Returns (B, 11 + 2n): family (one-hot), target's offset [m] and radius [m], what moves (one-hot), anchor's weights."""
         states = goals.states
         family = np.eye(len(FAMILIES))[states[:, 0].astype(int)]
         return np.concatenate([family, states[:, [2, 3, 1]], states[:, 6:]], axis=1, dtype=np.float32)

@@ -138,9 +138,12 @@ class Aim:
         tool_clearance_m: what the tool keeps from the centre of a block that it goes around.
 
     Attributes:
+        is_beside: (B,) bool: of the family block_relative; is_apart: of separate; is_point: of point. has_…: whether any is.
         radius: (B,) [m].
+        offset: (B,) complex: the target, from the anchor.
         mover: (B,) int: column of the moving thing among block 0 … n−1, tool.
         weights: (B, n): the anchor's.
+        anchor_start: (B,) complex: where it was when the episode began.
         set_aside: (B, n) complex: far away for the blocks that what moves need not go around (itself, and the one that it should come
             to), 0 for the others: added to the blocks' places, it leaves what is in the way.
         clearance_m: (B,) [m]: what it keeps from the centres of the others.
@@ -151,29 +154,35 @@ class Aim:
     def __init__(self, goals: Goals, tool_clearance_m: float = TOOL_CLEARANCE_M) -> None:
         states = goals.states
         n = (states.shape[1] - _HEAD - 1) // 2
+        self._rows = np.arange(len(states))
+
         family = states[:, 0].astype(int)
-        self.family = family
+        self.is_beside, self.is_apart = family == BLOCK_RELATIVE, family == SEPARATE
+        self.has_beside, self.has_apart = bool(self.is_beside.any()), bool(self.is_apart.any())
         self.radius = states[:, 1]
         self.offset = states[:, 2] + 1j * states[:, 3]
         self._offset_m = length_of(self.offset)
-        self.anchor_start = states[:, 4] + 1j * states[:, 5]
+
         self.mover = states[:, _HEAD : _HEAD + n + 1].argmax(axis=1)
+        self.is_point = self.mover == n
+        self.has_point = bool(self.is_point.any())
+
         self.weights = states[:, _HEAD + n + 1 :]
-        self.is_beside, self.is_apart = family == BLOCK_RELATIVE, family == SEPARATE
-        self.has_beside, self.has_apart = bool(self.is_beside.any()), bool(self.is_apart.any())
-        is_point = self.mover == n
-        self.is_point = is_point
-        self.has_point, self.has_anchor = bool(is_point.any()), bool(self.weights.any())
+        self.anchor_start = states[:, 4] + 1j * states[:, 5]
+        self.has_anchor = bool(self.weights.any())
+        self._has_single_anchors = bool((self.weights.max(axis=1, initial=0.0) == 1.0).all())
+        self._single_anchor = self.weights.argmax(axis=1)
+
         comes_to = (self.weights > 0.0) & ~(self.is_beside | self.is_apart)[:, None]
-        self.set_aside = 1e3 * (comes_to | (states[:, _HEAD : _HEAD + n] > 0.0)) + 0j
+        is_aside = comes_to | (states[:, _HEAD : _HEAD + n] > 0.0)
+        self.set_aside = 1e3 * is_aside + 0j
         clearance = np.where(self.is_beside, CAREFUL_CLEARANCE_M, BLOCK_CLEARANCE_M)
-        self.clearance_m = np.where(is_point, tool_clearance_m, clearance)
+        self.clearance_m = np.where(self.is_point, tool_clearance_m, clearance)
         self.tool_clearance_m = tool_clearance_m
         self.slack_m = np.where(self.is_beside, 0.0, NEAR_ENOUGH * self.radius)
-        self._radius_m, self._slack_m, self._clearance_m, self._is_point, self._is_aside = (
-            values.tolist() for values in (self.radius, self.slack_m, self.clearance_m, self.is_point, self.set_aside != 0.0)
-        )
-        self._rows = np.arange(len(states))
+
+        as_numbers = (self.radius, self.slack_m, self.clearance_m, self.is_point, is_aside)
+        self._radius_m, self._slack_m, self._clearance_m, self._is_point, self._is_aside = (values.tolist() for values in as_numbers)
 
     def moving(self, points: Array) -> Array:
         """Returns (B,) complex: where the moving thing is. `points` (B, n + 1) complex: the blocks and the tool."""
@@ -181,6 +190,8 @@ class Aim:
 
     def anchor(self, points: Array) -> Array:
         """Returns (B,) complex: where the anchor is; 0 without one."""
+        if self._has_single_anchors:
+            return points[self._rows, self._single_anchor]
         return np.asarray((self.weights * points[:, :-1]).sum(axis=1))
 
     def target(self, points: Array, moving: Array) -> Array:

@@ -5,7 +5,7 @@ to the last bit, so the arithmetic here is written out in real numbers, which ro
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from efm_envs.tasks.language_table.board import CONTACT_MARGIN_M, TOOL_RADIUS_M
 
@@ -25,8 +25,7 @@ TINY_M = 1e-9
 Extent = Callable[[complex], float]
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """Something to bring to a place, and what is in the way.
 
     Attributes:
@@ -56,8 +55,7 @@ class Push:
     is_point: bool
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do next, and how far it is.
 
     Attributes:

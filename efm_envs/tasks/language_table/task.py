@@ -175,4 +175,7 @@ class LanguageTable(BoardTask):
 
     def points(self, physics: Physics) -> Array:
         """Returns (B, n + 1) complex: x + iy of each block and of the tool."""
-        return np.asarray(physics.qpos[:, 0::3] + 1j * physics.qpos[:, 1::3])
+        qpos = physics.qpos
+        points = np.empty((len(qpos), len(self.blocks) + 1), complex)
+        points.real, points.imag = qpos[:, 0::3], qpos[:, 1::3]
+        return points
