@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -299,7 +300,7 @@ class EFMEnv(gym.Env[Any, Array]):
             raise InvalidActionError(f"an action is {shape} numbers; got {action!r}.") from error
         if values.shape != shape:
             raise InvalidActionError(f"an action of this env has shape {shape}; got {values.shape}.")
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():  # the first is cheap, the second is right
+        if not math.isfinite(values.dot(values)) and not np.isfinite(values).all():  # the first is cheap, the second is right
             bad = np.flatnonzero(~np.isfinite(values))
             raise InvalidActionError(f"an action must be finite; element {bad[0]} is {values[bad[0]]}: {values}.")
         return np.minimum(np.maximum(values, -1.0), 1.0)  # every task's action space is [-1, 1]

@@ -8,8 +8,7 @@ The d of a step's second observation is the d of the next step's first: the mode
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -29,8 +28,7 @@ def is_end(terminate_on: TerminateOn, predicted_success: bool, is_success: bool)
 SignalState = tuple[Array, Any]
 
 
-@dataclass(frozen=True)
-class SignalOutput:
+class SignalOutput(NamedTuple):
     """What the signal says of B observations.
 
     Attributes:
@@ -89,7 +87,7 @@ class RewardSignal:
 
     def _ask(self, observations: Mapping[str, Array], goals: Goals) -> Array:
         self.calls += 1
-        return check_steps_to_go(self.model, self.model.steps_to_go(observations, goals), self.num_envs).mean
+        return _checked_mean(self.model, self.model.steps_to_go(observations, goals), self.num_envs)
 
 
 def _threshold(value: Any) -> float:
@@ -98,8 +96,8 @@ def _threshold(value: Any) -> float:
     raise EFMError(f"success_threshold is a number of control steps, at least 0; got {value!r}.")
 
 
-def check_steps_to_go(model: RewardModel, output: StepsToGo, batch: int) -> StepsToGo:
-    """Returns what the model said, as float64, if it can be a steps-to-go.
+def _checked_mean(model: RewardModel, output: StepsToGo, batch: int) -> Array:
+    """Returns the d (B,) that the model said, as float64 in an array of its own, if it can be a steps-to-go.
 
     Raises:
         RewardModelError: not a StepsToGo, wrong shape, not finite, or negative; names the model and the first env at fault.
@@ -116,7 +114,7 @@ def check_steps_to_go(model: RewardModel, output: StepsToGo, batch: int) -> Step
     if not is_valid.all():
         env = int(is_valid.argmin())
         raise RewardModelError(f"{_who(model)} returned {mean[env]} steps-to-go for env {env}; expected a finite number, at least 0.")
-    return StepsToGo(mean, output.edges, output.probs)
+    return mean
 
 
 def _who(model: RewardModel) -> str:

@@ -141,14 +141,13 @@ class BananaTable(BoardTask):
 
     def extent(self, physics: Physics, row: int) -> Extent:
         """A banana reaches back farther along than across."""
-        extents = self.extents(physics)
-        return lambda direction: float(extents(np.array([direction]), [row])[0])  # type: ignore[index]
+        turn = physics.qpos[row, 2]
+        return lambda direction: float(_reach_at(np.arctan2(-direction.imag, -direction.real) - turn))
 
     def extents(self, physics: Physics) -> Extents:
         """Returns the same for all."""
         turn = physics.qpos[:, 2]
-        bearings, reach = _reach()
-        return lambda push, rows: np.interp(np.arctan2(-push.imag, -push.real) - turn[rows], bearings, reach, period=2.0 * np.pi)
+        return lambda push, rows: _reach_at(np.arctan2(-push.imag, -push.real) - turn[rows])
 
 
 def _parse(instruction: str) -> str:
@@ -196,15 +195,22 @@ def banana_outline() -> Outline:
     return outline([np.stack([inner[i], inner[i + 1], outer[i + 1], outer[i]]) for i in range(SEGMENTS)])
 
 
+def _reach_at(bearing: Array) -> Array:
+    """Returns how far the banana reaches from its centroid in [m], at bearings in [rad] from its long axis."""
+    bearings, reach = _reach()
+    return np.interp((bearing + np.pi) % (2.0 * np.pi) - np.pi, bearings, reach)
+
+
 @functools.cache
 def _reach() -> tuple[Array, Array]:
-    """Returns (72,) bearings from the centroid in [rad], and how far the banana reaches in each of them, in [m]."""
-    bearings = np.linspace(-np.pi, np.pi, 72, endpoint=False)
+    """Returns (73,) bearings all around, and how far the banana reaches in each of them, in [m]."""
+    bearings = np.linspace(-np.pi, np.pi, 73)
     distance = np.linspace(0.0, 0.1, 201)
     ray = distance[:, None] * np.exp(1j * bearings)
     points = np.stack([ray.real, ray.imag], axis=-1).reshape(-1, 2)
     inside = np.any([is_inside(points, part) for part in banana_outline().parts], axis=0).reshape(ray.shape)
-    return bearings, (distance[:, None] * inside).max(axis=0)
+    reach = (distance[:, None] * inside).max(axis=0)
+    return bearings, np.append(reach[:-1], reach[0])
 
 
 def _segments() -> list[Array]:

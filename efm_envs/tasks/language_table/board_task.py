@@ -64,7 +64,9 @@ class BoardTask(Task):
 
     def agent_pos(self, physics: Physics) -> Array:
         """Returns (B, 4) float32 in [m]: where the tool is, and its commanded position."""
-        return np.concatenate([physics.qpos[:, -2:], physics.mocap_pos[:, 0, :2]], axis=1, dtype=np.float32)
+        seen = np.empty((len(physics.qpos), 4), np.float32)
+        seen[:, :2], seen[:, 2:] = physics.qpos[:, -2:], physics.mocap_pos[:, 0, :2]
+        return seen
 
     def apply(self, physics: Physics, actions: Array) -> None:
         """An action moves the commanded position, which stays in the workspace; the tool's servo follows it at a limited speed."""
