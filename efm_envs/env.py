@@ -1,6 +1,7 @@
 """EFMEnv: one task in one simulation, with a reward model's signal as its reward."""
 
 import copy
+import dataclasses
 import importlib
 import inspect
 import math
@@ -151,6 +152,8 @@ class EFMEnv(gym.Env[Any, Array]):
         Raises:
             EFMError: an unknown option, or a scenario that cannot be; says why. The env stays as it was.
         """
+        if not (options is None or isinstance(options, Mapping)):
+            raise EFMError(f"options is a dict, for example {{'scenario': 3}}; got {options!r}.")
         key, scenario = self._next_episode(seed, dict(options or {}))
         super().reset(seed=seed)
         self.episode_key = key
@@ -210,7 +213,7 @@ class EFMEnv(gym.Env[Any, Array]):
         mujoco.mj_getState(self.task.model, self.data, physics, _STATE)
         generator = copy.deepcopy(dict(self.np_random.bit_generator.state))
         key, steps, signal = self.episode_key, self.elapsed_steps, self.signal.get_state()
-        return EnvState(self.task.name, physics, self._scenario, key, steps, signal, generator)
+        return EnvState(self.task.fingerprint, physics, self._scenario, key, steps, signal, generator)
 
     def set_state(self, state: EnvState) -> None:
         """Goes on, bit for bit, from where `get_state` was called, in this env or another of the same id and options.
@@ -221,9 +224,10 @@ class EFMEnv(gym.Env[Any, Array]):
         if not isinstance(state, EnvState):
             raise InvalidStateError(f"set_state() takes what get_state() returned; got {type(state).__name__}.")
         size = mujoco.mj_stateSize(self.task.model, _STATE)
-        if (state.task, len(state.physics)) != (self.task.name, size):
+        if (state.task, len(state.physics)) != (self.task.fingerprint, size):
+            mine = self.task.fingerprint
             raise InvalidStateError(
-                f"the state is of task {state.task!r} with {len(state.physics)} numbers; this env is {self.task.name!r} with {size}."
+                f"the state is of task {state.task!r} with {len(state.physics)} numbers; this env's is {mine!r} with {size}."
             )
         self._start(state.scenario)
         mujoco.mj_setState(self.task.model, self.data, state.physics, _STATE)
@@ -273,15 +277,22 @@ class EFMEnv(gym.Env[Any, Array]):
             number, asked = int(asked), None
         if not (asked is None or isinstance(asked, Scenario)):
             raise EFMError(f"the option scenario is an episode's number, 0 or more, or what env.unwrapped.scenario gave; got {asked!r}.")
+        if asked is not None and asked.task != self.task.fingerprint:
+            raise EFMError(
+                f"the scenario is of task {asked.task!r}; this env's is {self.task.fingerprint!r}. Take one from an env of this id."
+            )
         scenario = asked or scenario_at(self.task, (first, number))
         if options:
             scenario = self.task.arrange(scenario, options)
+        scenario = dataclasses.replace(scenario, task=self.task.fingerprint)
         if (options or asked) and self.task.solvable_within is not None:
             check_solvable(self.task, scenario)
         return (first, number), scenario
 
     def _next_episode_key(self, seed: int | None) -> tuple[int, int]:
         if seed is not None:
+            if seed < 0:
+                raise EFMError(f"a seed is a whole number, 0 or more; got {seed!r}.")
             return seed, 0
         if self.episode_key[1] >= 0:
             return self.episode_key[0], self.episode_key[1] + 1

@@ -53,7 +53,7 @@ def unknown_option(owner: str, received: str, valid: Iterable[str]) -> UnknownOp
 
 def one_of(option: str, value: Any, valid: Collection[str]) -> Any:
     """Returns `value` if it is valid; raises the error for an unknown name if not."""
-    if value not in valid:
+    if value not in tuple(valid):
         raise unknown_name(option, value, valid)
     return value
 

@@ -12,6 +12,7 @@ from efm_envs.simulation import Simulation
 from efm_envs.task import Scenario, Task
 
 MAX_DRAWS = 1000  # a task whose expert solves one start in so many is broken
+MOST_KEPT = 100_000  # addresses whose draw is remembered
 
 Address = tuple[int, int]
 
@@ -39,6 +40,8 @@ def draws_at(task: Task, address: Address) -> int:
         return 1
     key = (task.fingerprint, address)
     if key not in _solved_draw:
+        if len(_solved_draw) >= MOST_KEPT:
+            del _solved_draw[next(iter(_solved_draw))]  # the oldest
         _solved_draw[key] = _first_solved_draw(task, address)
     return _solved_draw[key] + 1
 

@@ -89,10 +89,12 @@ class Scenario:
     Attributes:
         physics: initial value of each named MjData field that differs from the model's default, for example `qpos` (nq,).
         goal: what the episode asks for.
+        task: fingerprint of the task that it is a start of; the env says it.
     """
 
     physics: Mapping[str, Array]
     goal: Goal
+    task: str = ""
 
 
 class Task(abc.ABC):

@@ -9,7 +9,7 @@ from typing import Any
 
 from efm_agents.parallel import number_of_workers, rollout_in_order
 from efm_agents.run import Report, no_report
-from efm_envs.data import Episode, save_episodes
+from efm_envs.data import Episode, load_episodes, save_episodes
 from efm_envs.env import load_task
 from efm_envs.errors import EFMError
 from efm_envs.experts import make_expert
@@ -29,6 +29,7 @@ def collect(
     knobs: Mapping[str, Any] | None = None,
     seed: int = 0,
     min_length: int | None = None,
+    options: Mapping[str, Any] | None = None,
     workers: int = 1,
     report: Report = no_report,
 ) -> list[Episode]:
@@ -41,6 +42,7 @@ def collect(
         knobs: what is set about the expert, by name; `efm envs ID` lists them.
         seed: which demonstrations; none of them is an evaluation or practice episode.
         min_length: shorter ones are discarded; None is what the id's registration says.
+        options: for `gym.make`, for example `{"instructions": "held_out"}`.
         workers: processes that run episodes; changes nothing but the time it takes. 0 is one for each processor; 1 starts none.
         report: is told about progress.
 
@@ -54,7 +56,8 @@ def collect(
     seeds = itertools.islice(episode_seeds(EpisodeSet.DEMONSTRATIONS, seed), limit)
     workers = number_of_workers(workers, episodes)
     kept: list[Episode] = []
-    with contextlib.closing(rollout_in_order(expert, env_id, seeds, workers=workers, reward_model="none", terminate_on="true")) as done:
+    made = {"reward_model": "none", "terminate_on": "true", **(options or {})}
+    with contextlib.closing(rollout_in_order(expert, env_id, seeds, workers=workers, **made)) as done:
         for attempts, episode in enumerate(done, 1):
             if episode.end_reason == "terminated" and len(episode) >= min_length:
                 kept.append(episode)
@@ -73,11 +76,26 @@ def collect_file(
     knobs: Mapping[str, Any] | None = None,
     seed: int = 0,
     min_length: int | None = None,
+    options: Mapping[str, Any] | None = None,
     workers: int = 1,
     report: Report = no_report,
 ) -> list[Episode]:
-    """As `collect`, and writes the demonstrations to a file: the same bytes for the same arguments, whatever the number of workers."""
+    """As `collect`, and writes the demonstrations to a file: the same bytes for the same arguments, whatever the number of workers.
+
+    Demonstrations that are there already, made the same way, are taken as they are.
+
+    Raises:
+        EFMError: the file holds others.
+    """
     min_length = registration(env_id).shortest_demonstration if min_length is None else min_length
-    demonstrations = collect(env_id, episodes, style=style, knobs=knobs, seed=seed, min_length=min_length, workers=workers, report=report)
-    save_episodes(path, demonstrations, {"style": style, "knobs": dict(knobs or {}), "seed": seed, "min_length": min_length})
+    how = {"style": style, "knobs": dict(knobs or {}), "seed": seed, "min_length": min_length, "options": dict(options or {})}
+    if path.exists():
+        there, meta = load_episodes(path)
+        if (there[0].env_id, len(there), meta) == (env_id, episodes, how):
+            return there
+        other = f"{len(there)} other demonstrations, of {there[0].env_id} ({meta})"
+        raise EFMError(f"{path} holds {other}. Write to another file, or delete that one first.")
+    path.parent.mkdir(parents=True, exist_ok=True)  # now, rather than when all are collected
+    demonstrations = collect(env_id, episodes, **how, workers=workers, report=report)  # type: ignore[arg-type]
+    save_episodes(path, demonstrations, how)
     return demonstrations

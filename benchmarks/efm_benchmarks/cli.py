@@ -23,6 +23,8 @@ app = tyro.extras.SubcommandApp()
 
 Json = Annotated[bool, arg(help="Print JSON instead of text.")]
 Env = Annotated[str, arg(help="Registered id.")]
+EnvOfPolicy = Annotated[str | None, arg(help="Registered id; None is the one that the policy was trained in.")]
+Options = Annotated[str, arg(help="""For gym.make, as JSON: '{"instructions": "held_out"}'; the env's page lists them.""")]
 PolicyName = Annotated[str, arg(help="expert:STYLE, random, or the folder (or a checkpoint file) of a run.")]
 DEFAULT_ENV = "EFM-PointMass-v0"
 
@@ -52,6 +54,7 @@ def demos(
     knobs: Annotated[str, arg(help="""What to change about the expert, as JSON: '{"detours": 4}'; `efm envs ID` lists it.""")] = "{}",
     seed: Annotated[int, arg(help="Which demonstrations.")] = 0,
     min_length: Annotated[int | None, arg(help="Shorter ones are discarded; None is what the env's registration says.")] = None,
+    options: Options = "{}",
     workers: Annotated[int, arg(help="Processes that run episodes; 0 is one per processor. The file does not depend on it.")] = 0,
     out: Annotated[Path, arg(help="The file to write.")] = Path("runs/demonstrations.npz"),
     json: Json = False,
@@ -61,9 +64,10 @@ def demos(
     from efm_benchmarks.progress import progress
 
     _check_episodes(episodes)
-    habits = _json_object("--knobs", knobs)
+    how = {"style": style, "knobs": _json_object("--knobs", knobs), "seed": seed, "min_length": min_length}
+    made: dict[str, Any] = {**how, "options": _json_object("--options", options)}
     with progress() as report:
-        kept = collect_file(out, env, episodes, style=style, knobs=habits, seed=seed, min_length=min_length, workers=workers, report=report)
+        kept = collect_file(out, env, episodes, **made, workers=workers, report=report)
     lengths = [len(episode) for episode in kept]
     _finish(
         {"file": str(out), "demonstrations": len(kept), "mean_steps": sum(lengths) / len(lengths)},
@@ -120,7 +124,8 @@ def improve(
 def evaluate(
     *,
     policy: PolicyName,
-    env: Env = DEFAULT_ENV,
+    env: EnvOfPolicy = None,
+    options: Options = "{}",
     episodes: Annotated[int, arg(help="How many.")] = 100,
     seed: Annotated[int, arg(help="Which set of evaluation episodes; policies are compared on the same.")] = 0,
     policy_seed: Annotated[int, arg(help="Seed of the policy's own choices.")] = 0,
@@ -130,11 +135,12 @@ def evaluate(
 ) -> None:
     """Score a policy by ground truth."""
     from efm_benchmarks import recipe
-    from efm_benchmarks.policies import make_policy
+    from efm_benchmarks.policies import env_of, make_policy
     from efm_benchmarks.progress import progress
     from efm_envs.evaluation import evaluate as run
 
     _check_episodes(episodes)
+    env = env or env_of(policy) or DEFAULT_ENV
     acting = make_policy(policy, env, seed=policy_seed, greedy=greedy)
     with progress() as report:
         done = 0
@@ -144,7 +150,7 @@ def evaluate(
             done += 1
             report("eval", done, episodes, "")
 
-        records = run(acting, env, episodes, seed, on_episode=on_episode)
+        records = run(acting, env, episodes, seed, on_episode=on_episode, **_json_object("--options", options))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text("".join(_dumps(asdict(record)) + "\n" for record in records))
@@ -177,24 +183,29 @@ def run_recipe(
 def play(
     *,
     policy: PolicyName = "expert:human",
-    env: Env = DEFAULT_ENV,
+    env: EnvOfPolicy = None,
+    options: Options = "{}",
     episodes: Annotated[int, arg(help="How many.")] = 3,
     seed: Annotated[int, arg(help="Which set of evaluation episodes.")] = 0,
     greedy: Annotated[bool, arg(help="Take the policy's most likely action instead of sampling.")] = False,
     video: Annotated[Path | None, arg(help="Write a video (.mp4 or .gif) here; without a display that is done anyway.")] = None,
 ) -> None:
     """Watch a policy, in a window or as a video."""
-    from efm_benchmarks.policies import make_policy
+    from efm_benchmarks.policies import env_of, make_policy
     from efm_benchmarks.video import play as run
     from efm_envs.rendering import has_display
     from efm_envs.seeding import EpisodeSet, episode_seeds
 
     _check_episodes(episodes)
+    env = env or env_of(policy) or DEFAULT_ENV
     if video is None and not has_display():
         video = Path(f"{env}.mp4")
         print(f"No display here: writing a video to {video}.")
     seeds = episode_seeds(EpisodeSet.EVALUATION, seed)
-    infos = run(make_policy(policy, env, greedy=greedy), env, [next(seeds) for _ in range(episodes)], video, terminate_on="true")
+    made = {"terminate_on": "true", **_json_object("--options", options)}
+    infos = run(make_policy(policy, env, greedy=greedy), env, [next(seeds) for _ in range(episodes)], video, **made)
+    for info in infos:
+        print(f"{'success   ' if info['is_success'] else 'no success'}  {info['instruction']}")
     print(
         f"{sum(info['is_success'] for info in infos)} of {episodes} episodes succeeded." + (f" Video: {video.resolve()}" if video else "")
     )
@@ -207,7 +218,8 @@ def main() -> None:
             prog="efm", description="Gymnasium environments whose reward is a reward model, and agents that improve themselves with it."
         )
     except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+        resumes = sys.argv[1:2] and sys.argv[1] in ("sft", "improve", "recipe")
+        sys.exit("\nStopped." + (" The same command goes on from the last checkpoint." if resumes else ""))
     except BrokenPipeError:
         os._exit(0)  # `efm envs | head`
     except ModuleNotFoundError as error:

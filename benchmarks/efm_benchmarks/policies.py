@@ -36,6 +36,16 @@ def task_of(env_id: str) -> Task:
     return load_task(row.task, row.task_options)
 
 
+def env_of(name: str) -> str | None:
+    """Returns the id that a run's policy was made for; None for an expert and for random actions, which any env will do for."""
+    if name.startswith(EXPERT) or not Path(name).exists():
+        return None
+    from efm_agents.checkpoint import find_checkpoint, load_checkpoint
+
+    env_id: str | None = load_checkpoint(find_checkpoint(name, "policy"), "policy")[1].get("env_id")
+    return env_id
+
+
 def make_policy(name: str, env_id: str, *, seed: int = 0, greedy: bool = False) -> PolicyOrFactory:
     """Returns the policy (or what makes it from the envs) that `name` stands for.
 

@@ -75,8 +75,8 @@ class Habits:
             fewest, most = getattr(self, name)
             if not 1 <= fewest <= most:
                 raise EFMError(f"{name} is (fewest, most), whole numbers from 1; got {getattr(self, name)!r}.")
-        if self.slowest == 0.0 or self.detours < 0 or self.noise < 0.0:
-            raise EFMError(f"slowest is more than 0, detours and noise at least 0; got {self}.")
+        if self.slowest == 0.0 or self.detours < 0 or not 0.0 <= self.noise < np.inf:
+            raise EFMError(f"slowest is more than 0, detours and noise are at least 0 and finite; got {self}.")
 
 
 DETOUR_STEPS = 25  # a detour is given up after so many steps
@@ -130,6 +130,7 @@ class HumanExpert(CleanExpert):
         elif mood != "work":
             fewest, most = self.habits.dither_steps if mood == "dither" else self.habits.pause_steps
             self._steps_left = int(self._rng.integers(fewest, most + 1))
+            self._dither_parity = self._steps_left % 2  # a direction is drawn at the first step, and at every other one
 
     def _wish(self, physics: Physics, goals: Goals) -> Array:
         """Returns the actions (1, 2) that go with the mood."""
@@ -138,7 +139,7 @@ class HumanExpert(CleanExpert):
         noise = self._rng.normal(0.0, self.habits.noise, (1, 2))
         if self._mood == "work":
             return self._move(physics, self._next(physics, goals), self._step_m) + noise
-        if self._mood == "dither" and self._steps_left % 2 == 0:
+        if self._mood == "dither" and self._steps_left % 2 == self._dither_parity:
             self._target = self._tool(physics) + DITHER_M * complex(np.exp(1j * self._rng.uniform(0.0, 2.0 * np.pi)))
         return self._move(physics, self._around_blocks(physics), self._step_m) + noise
 

@@ -17,8 +17,9 @@ from gymnasium import spaces
 from efm_envs.errors import EFMError, one_of, unknown_option
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, numbers, text_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, place_of, text_of
 from efm_envs.tasks.language_table.families import Aim, place_goal
+from efm_envs.tasks.language_table.instructions import InvalidInstructionError
 from efm_envs.tasks.language_table.pushing import Extent
 from efm_envs.tasks.language_table.pushing_batch import Extents
 from efm_envs.tasks.language_table.shapes import Outline, is_inside, outline
@@ -59,7 +60,6 @@ class BananaTable(BoardTask):
     def __init__(self, instructions: str = "train") -> None:
         super().__init__()
         self.split = one_of("instructions", instructions, VERBS)
-        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         low = np.array([*board.WALL_LOW, -1.0, -1.0, -1.0], np.float32)
         high = np.array([*board.WALL_HIGH, 1.0, 1.0, 1.0], np.float32)
         self.state_spaces = {"agent_pos": self._agent_space, "environment_state": spaces.Box(low, high)}
@@ -104,8 +104,8 @@ class BananaTable(BoardTask):
             if option not in RESET_OPTIONS:
                 raise unknown_option(f"{self.name}'s reset()", option, [*RESET_OPTIONS, "scenario"])
         qpos = scenario.physics["qpos"]
-        banana, tool = options.get("banana", qpos[:3]), numbers("tool", options.get("tool", qpos[-2:]), (2,))
-        pose = np.append(numbers("banana", banana if np.size(banana) == 3 else [*np.ravel(banana), qpos[2]], (3,)), 0.0)
+        tool = place_of("tool", options.get("tool", qpos[-2:]))
+        pose = np.append(place_of("banana", options.get("banana", qpos[:3]), angle=qpos[2]), 0.0)
         instruction = options.get("instruction", scenario.goal.instruction)
         place = _parse(instruction)
         reach = banana_outline().radius_m
@@ -157,7 +157,7 @@ def _parse(instruction: str) -> str:
     pattern = rf"({'|'.join(verbs)}) the banana to the ({'|'.join(places)}) of the table\.?"
     found = re.fullmatch(pattern, " ".join(str(instruction).lower().split()))
     if found is None:
-        raise EFMError(
+        raise InvalidInstructionError(
             f"not an instruction of BananaTable: {instruction!r}. Expected: X the banana to the Y of the table, "
             f"where X is one of {', '.join(verbs)}, and Y one of {', '.join(places)}."
         )

@@ -38,7 +38,7 @@ def test_more_demonstrations_begin_with_the_fewer(demonstrations: Sequence[Episo
 def test_a_file_of_demonstrations_holds_what_was_returned(tmp_path: Path) -> None:
     kept = collect_file(tmp_path / "d.npz", POINT_MASS, 5, style="clean", seed=3, min_length=4)
     loaded, meta = load_episodes(tmp_path / "d.npz")
-    assert meta == {"style": "clean", "knobs": {}, "seed": 3, "min_length": 4}
+    assert meta == {"style": "clean", "knobs": {}, "seed": 3, "min_length": 4, "options": {}}
     assert [e.seed for e in loaded] == [e.seed for e in kept] and len(loaded) == 5
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(loaded, kept, strict=True))
 
@@ -150,3 +150,21 @@ def test_no_more_processes_are_started_than_have_work() -> None:
     assert [number_of_workers(8, episodes) for episodes in (1, BATCH, BATCH + 1)] == [1, 1, 2]
     with pytest.raises(EFMError, match=r"workers is a whole number, 0 for one per processor; got -1"):
         collect(POINT_MASS, 1, workers=-1)
+
+
+def test_demonstrations_that_are_there_are_taken_and_others_are_not_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "d.npz"
+    first = collect_file(file, POINT_MASS, 3, style="clean", min_length=1)
+    written = file.read_bytes()
+    again = collect_file(file, POINT_MASS, 3, style="clean", min_length=1)
+    assert [episode.seed for episode in again] == [episode.seed for episode in first]
+    with pytest.raises(EFMError, match="holds 3 other demonstrations, of EFM-PointMass-v0"):
+        collect_file(file, POINT_MASS, 4, style="clean", min_length=1)
+    assert file.read_bytes() == written
+
+
+def test_options_reach_the_env() -> None:
+    kept = collect(LANGUAGE_TABLE, 2, min_length=1, options={"instructions": "held_out", "goal_vector": True})
+    plain = collect(LANGUAGE_TABLE, 2, min_length=1)
+    assert "goal_vector" in kept[0].observations
+    assert kept[0].instruction != plain[0].instruction

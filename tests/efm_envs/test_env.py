@@ -177,7 +177,7 @@ def test_a_state_of_another_task_is_refused(register: Any) -> None:
     other = gym.make(register(task=fakes.UnwalledTask)).unwrapped
     other.reset(seed=0)
     env = gym.make(POINT_MASS).unwrapped
-    with pytest.raises(InvalidStateError, match=r"state is of task 'Unwalled' .* this env is 'PointMass'"):
+    with pytest.raises(InvalidStateError, match=r"state is of task '.*:UnwalledTask' .* this env's is '.*:PointMass'"):
         env.set_state(other.get_state())
 
 
@@ -309,3 +309,11 @@ def test_an_unknown_id_lists_the_ids() -> None:
     assert registration(POINT_MASS).step_limit == 140
     with pytest.raises(UnknownNameError, match=r"unknown env id: 'EFM-PointMass'\. Did you mean 'EFM-PointMass-v0'\?"):
         registration("EFM-PointMass")
+
+
+def test_a_seed_below_zero_and_options_that_are_no_dict_are_refused() -> None:
+    env = gym.make(POINT_MASS)
+    with pytest.raises(EFMError, match="a seed is a whole number, 0 or more; got -1"):
+        env.reset(seed=-1)
+    with pytest.raises(EFMError, match=r"options is a dict.*got \[1\]"):
+        env.reset(options=[1])  # type: ignore[arg-type]

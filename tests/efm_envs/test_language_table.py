@@ -9,6 +9,7 @@ import pytest
 
 import efm_envs
 from efm_envs.errors import EFMError, UnknownNameError, UnknownOptionError
+from efm_envs.experts.base import load_expert
 from efm_envs.scenarios import scenario_at
 from efm_envs.simulation import Simulation
 from efm_envs.task import Array, Goals, SinglePhysics
@@ -272,6 +273,21 @@ def test_what_a_person_does_next_is_not_in_the_observation() -> None:
     assert not np.array_equal(*first)
 
 
+def test_a_person_dithers_in_every_direction_alike_from_the_first_step() -> None:
+    """Dithering alone, one step at a time: the directions of 400 steps have no mean."""
+    task = LanguageTable()
+    simulation, directions = Simulation(task), []
+    for seed in range(100):
+        simulation.start(task.sample(rng_of(seed)))
+        expert: Any = load_expert(task, "human", detours=0, dither_chance=1.0, dither_steps=(1, 3), pause_chance=0.0, noise=0.0)
+        expert.reset(simulation.physics, simulation.goals, rng_of(seed))
+        for _ in range(4):
+            (action,) = expert.act(simulation.physics, simulation.goals)
+            directions.append(complex(*action) / abs(complex(*action)))
+            simulation.step(action[None])
+    assert abs(np.mean(directions)) < 0.15  # 3.0 standard errors of independent directions
+
+
 # -- by hand -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +303,18 @@ def test_a_scenario_set_by_hand_is_what_was_asked_for() -> None:
     assert info["instruction"] == "push the moon towards the blue block"
     again, _ = env.reset(options={"scenario": env.unwrapped.scenario})
     np.testing.assert_array_equal(again["environment_state"], observation["environment_state"])
+
+
+@pytest.mark.parametrize("other", ["EFM-LanguageTable-v0", "EFM-BananaTable-v0", "EFM-PointMass-v0"])
+def test_a_scenario_or_a_state_of_another_id_is_refused(other: str) -> None:
+    strange, env = gym.make(other).unwrapped, gym.make("EFM-LanguageTableCorner-v0").unwrapped
+    strange.reset(seed=0)
+    _, info = env.reset(seed=1)
+    with pytest.raises(EFMError, match=r"the scenario is of task '.*'; this env's is '.*corner.*'"):
+        env.reset(options={"scenario": strange.scenario})
+    with pytest.raises(EFMError, match=r"the state is of task '.*'"):
+        env.set_state(strange.get_state())
+    assert (env.episode_key, env.task_description) == ((1, 0), info["instruction"])
 
 
 def test_a_scenario_can_be_asked_for_by_its_number() -> None:
@@ -306,7 +334,7 @@ FAR_APART = {"red moon": (0.3, -0.15), "blue cube": (0.45, 0.1), "green star": (
     [
         ({"block": {}}, r"unknown option of LanguageTable4's reset\(\): 'block'. Did you mean 'blocks'\?"),
         ({"blocks": {"red cube": (0.3, 0.0)}}, r"unknown block: 'red cube'.*Valid: 'blue cube', 'green star'"),
-        ({"blocks": {"red moon": (0.3,)}}, r"the place of the red moon is \(x, y\) or \(x, y, angle\)"),
+        ({"blocks": {"red moon": (0.3,)}}, r"the place of the red moon is \(x, y\) or \(x, y, angle\).*got \(0.3,\)"),
         ({"blocks": {"red moon": (0.3, np.nan)}}, r"the place of the red moon is .*finite"),
         ({"blocks": {"red moon": (0.9, 0.0)}}, r"the red moon cannot be at \(0.900, 0.000\): x must be from 0.1"),
         ({"blocks": {"red moon": None}}, r"the red moon cannot be off the table: all blocks of set '4'"),
@@ -323,6 +351,8 @@ FAR_APART = {"red moon": (0.3, -0.15), "blue cube": (0.45, 0.1), "green star": (
             {"blocks": {**FAR_APART, "red moon": (0.45, 0.045)}, "tool": (0.3, 0.0), "instruction": "push the red moon to the blue cube"},
             "fulfilled already, or nearly so",
         ),
+        ({"blocks": "red moon"}, r"the option blocks is a dict .*; got 'red moon'"),
+        ({"instruction": 5}, "an instruction is a sentence, a str; got 5"),
         ({"scenario": -1}, r"the option scenario is an episode's number, 0 or more"),
         ({"scenario": "first"}, r"the option scenario is an episode's number, 0 or more"),
     ],

@@ -133,16 +133,21 @@ def check_apart(task: BoardTask, scenario: Scenario) -> None:
         raise EFMError(f"the {a} and the {b} are in the same place. Place one of them elsewhere.")
 
 
-def numbers(what: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Returns a place that a person typed, as an array of this shape; raises EFMError for anything else."""
+def place_of(what: str, value: Any, angle: float | None = None) -> Array:
+    """Returns a place that a person typed: x and y, and where an `angle` is given, the angle, too, which is that one if nobody typed it.
+
+    Raises:
+        EFMError: it is something else.
+    """
     try:
-        numbers = np.asarray(value, np.float64)
+        typed = np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if numbers.shape != shape or not np.isfinite(numbers).all():
-        expected = "(x, y)" if shape == (2,) else "(x, y) or (x, y, angle)"
+        typed = np.empty(0)
+    sizes = (2,) if angle is None else (2, 3)
+    if typed.ndim != 1 or len(typed) not in sizes or not np.isfinite(typed).all():
+        expected = "(x, y)" if angle is None else "(x, y) or (x, y, angle)"
         raise EFMError(f"the place of the {what} is {expected}, finite numbers in [m] and [rad]; got {value!r}.")
-    return numbers
+    return typed if angle is None or len(typed) == 3 else np.append(typed, angle)
 
 
 def text_of(point: complex) -> str:

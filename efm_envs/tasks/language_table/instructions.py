@@ -114,7 +114,7 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         "block_relative": (
             "{bring} the {block} {side} the {reference}",
-            "have the {block} finish {side} the {reference}",
+            "have the {block} sit {side} the {reference}",
             "the {block} should sit {side} the {reference}",
             "{side} the {reference}, {bring} the {block}",
             "{side} the {reference} is where the {block} goes",
@@ -127,7 +127,7 @@ TEMPLATES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "away from {others}, {drag} the {block}",
             "from {others}, isolate the {block}",
             "the {block} should be isolated from {others}",
-            "far from {others} is where the {block} goes",
+            "clear of {others} is where the {block} goes",
         ),
         "point": (
             "reach for the {block}",
@@ -353,6 +353,8 @@ def parse(text: str, blocks: Sequence[str], families: Iterable[str] = FAMILIES) 
         UnknownNameError: no such block in `blocks`.
         InvalidInstructionError: not a sentence of these families, or one that does not fit the blocks on the table.
     """
+    if not isinstance(text, str):
+        raise InvalidInstructionError(f"an instruction is a sentence, a str; got {text!r}.")
     _check_table(blocks)
     families = tuple(families)
     family, template, phrases = _read(text, blocks, families)

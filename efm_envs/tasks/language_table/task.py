@@ -11,7 +11,7 @@ from gymnasium import spaces
 from efm_envs.errors import EFMError, one_of, unknown_name, unknown_option
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, numbers, text_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, place_of, text_of
 from efm_envs.tasks.language_table.families import Layout, draw_meaning, goal_state, is_allowed
 from efm_envs.tasks.language_table.instructions import FAMILIES, SPLITS, Meaning, parse, say
 from efm_envs.tasks.language_table.subsets import BLOCK_SETS, subsets
@@ -114,10 +114,13 @@ class LanguageTable(BoardTask):
             if option not in RESET_OPTIONS:
                 raise unknown_option(f"{self.name}'s reset()", option, [*RESET_OPTIONS, "scenario"])
         poses, tool = self._poses(scenario)
-        for name, place in dict(options.get("blocks", {})).items():
+        blocks = options.get("blocks", {})
+        if not isinstance(blocks, Mapping):
+            raise EFMError(f"the option blocks is a dict {{name: (x, y) or (x, y, angle)}}; got {blocks!r}.")
+        for name, place in blocks.items():
             self._place(poses, name, place)
         if "tool" in options:
-            tool = numbers("tool", options["tool"], (2,))
+            tool = place_of("tool", options["tool"])
         layout = Layout(tuple(poses), np.array([complex(x, y) for x, y, _ in poses.values()]), complex(*tool))
         self._check_layout(layout)
         families = FAMILIES if self.family == MIX else (self.family,)
@@ -146,8 +149,7 @@ class LanguageTable(BoardTask):
         if place is None:
             poses.pop(name, None)
         else:
-            angle = poses[name][2:] if name in poses else [0.0]
-            poses[name] = numbers(name, place if np.size(place) == 3 else [*np.ravel(place), *angle], (3,))
+            poses[name] = place_of(name, place, angle=poses[name][2] if name in poses else 0.0)
 
     def _check_layout(self, layout: Layout) -> None:
         """Raises EFMError for things outside the board."""
