@@ -7,6 +7,7 @@ The d of a step's second observation is the d of the next step's first: the mode
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -110,10 +111,9 @@ def _checked_mean(model: RewardModel, output: StepsToGo, batch: int) -> Array:
     if mean.shape != (batch,):
         raise RewardModelError(f"{_who(model)} returned steps-to-go of shape {mean.shape} for a batch of {batch}; expected ({batch},).")
     mean = mean.astype(np.float64)
-    is_valid = (mean >= 0.0) & (mean < np.inf)
-    if not is_valid.all():
-        env = int(is_valid.argmin())
-        raise RewardModelError(f"{_who(model)} returned {mean[env]} steps-to-go for env {env}; expected a finite number, at least 0.")
+    for env, value in enumerate(mean.tolist()):
+        if not 0.0 <= value < math.inf:
+            raise RewardModelError(f"{_who(model)} returned {value} steps-to-go for env {env}; expected a finite number, at least 0.")
     return mean
 
 
