@@ -102,6 +102,10 @@ class EFMEnv(gym.Env[Any, Array]):
         self.render_camera = one_of("camera", render_camera or self.task.cameras[0], self.task.cameras)
         if isinstance(cameras, str):
             raise EFMError(f"cameras is a sequence of names, for example [{cameras!r}]; got {cameras!r}.")
+        if cameras is not None and not len(cameras):
+            raise EFMError(
+                f'cameras names at least one of {", ".join(self.task.cameras)}; for no pictures, obs_mode="state". Got {cameras!r}.'
+            )
         self.cameras = tuple(one_of("camera", c, self.task.cameras) for c in cameras or self.task.cameras[:1])
         self.metadata = {  # type: ignore[misc]
             **self.metadata,

@@ -28,6 +28,7 @@ MASS_KG = 0.03  # a toy banana: the tool, which must not squeeze blocks, could n
 BEND_M, BEND_RAD = 0.075, 0.9  # the middle line is an arc of this radius, this far to either side
 THICKNESS_M = 0.0165  # radius in the middle
 TIP_SHARE = 0.4  # of that, at the tips
+BEARINGS = 72  # in which it is known how far the banana reaches
 TIP_RISE_M = 0.012  # how much higher the tips are: pushed there, it rocks
 SEGMENTS, CORNERS = 6, 8  # convex parts along it, corners of a cross-section
 ROLL_STIFFNESS_NM = 0.012  # for each radian: the weight, times the 4 cm by which what carries it moves aside
@@ -141,13 +142,27 @@ class BananaTable(BoardTask):
 
     def extent(self, physics: Physics, row: int) -> Extent:
         """A banana reaches back farther along than across."""
-        turn = physics.qpos[row, 2]
-        return lambda direction: float(_reach_at(np.arctan2(-direction.imag, -direction.real) - turn))
+        turn = float(physics.qpos[row, 2])
+        reach = _reach()
+
+        def extent(direction: complex) -> float:
+            place = _place_in_table(float(np.arctan2(-direction.imag, -direction.real)) - turn)
+            i = int(place)
+            return reach[i] + (place - i) * (reach[i + 1] - reach[i])
+
+        return extent
 
     def extents(self, physics: Physics) -> Extents:
         """Returns the same for all."""
         turn = physics.qpos[:, 2]
-        return lambda push, rows: _reach_at(np.arctan2(-push.imag, -push.real) - turn[rows])
+        reach = np.array(_reach())
+
+        def extents(push: Array, rows: Any) -> Array:
+            place = _place_in_table(np.arctan2(-push.imag, -push.real) - turn[rows])
+            i = place.astype(int)
+            return np.asarray(reach[i] + (place - i) * (reach[i + 1] - reach[i]))
+
+        return extents
 
 
 def _parse(instruction: str) -> str:
@@ -195,22 +210,20 @@ def banana_outline() -> Outline:
     return outline([np.stack([inner[i], inner[i + 1], outer[i + 1], outer[i]]) for i in range(SEGMENTS)])
 
 
-def _reach_at(bearing: Array) -> Array:
-    """Returns how far the banana reaches from its centroid in [m], at bearings in [rad] from its long axis."""
-    bearings, reach = _reach()
-    return np.interp((bearing + np.pi) % (2.0 * np.pi) - np.pi, bearings, reach)
+def _place_in_table(bearing: Any) -> Any:
+    """Returns where in `_reach()` a bearing in [rad] from the long axis falls, 0 up to BEARINGS; of one, or of an array."""
+    return (bearing % (2.0 * np.pi)) * (BEARINGS / (2.0 * np.pi)) % BEARINGS
 
 
 @functools.cache
-def _reach() -> tuple[Array, Array]:
-    """Returns (73,) bearings all around, and how far the banana reaches in each of them, in [m]."""
-    bearings = np.linspace(-np.pi, np.pi, 73)
+def _reach() -> tuple[float, ...]:
+    """Returns how far the banana reaches from its centroid in [m], at BEARINGS bearings once around, and at the first one again."""
     distance = np.linspace(0.0, 0.1, 201)
-    ray = distance[:, None] * np.exp(1j * bearings)
+    ray = distance[:, None] * np.exp(2j * np.pi * np.arange(BEARINGS) / BEARINGS)
     points = np.stack([ray.real, ray.imag], axis=-1).reshape(-1, 2)
     inside = np.any([is_inside(points, part) for part in banana_outline().parts], axis=0).reshape(ray.shape)
-    reach = (distance[:, None] * inside).max(axis=0)
-    return bearings, np.append(reach[:-1], reach[0])
+    reach = (distance[:, None] * inside).max(axis=0).tolist()
+    return (*reach, reach[0])
 
 
 def _segments() -> list[Array]:

@@ -317,3 +317,8 @@ def test_a_seed_below_zero_and_options_that_are_no_dict_are_refused() -> None:
         env.reset(seed=-1)
     with pytest.raises(EFMError, match=r"options is a dict.*got \[1\]"):
         env.reset(options=[1])  # type: ignore[arg-type]
+
+
+def test_no_camera_at_all_is_refused() -> None:
+    with pytest.raises(EFMError, match=r'cameras names at least one of top; for no pictures, obs_mode="state"'):
+        gym.make(POINT_MASS, obs_mode="pixels", cameras=[])

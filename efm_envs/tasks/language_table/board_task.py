@@ -129,8 +129,14 @@ def check_apart(task: BoardTask, scenario: Scenario) -> None:
     simulation.start(scenario)
     contacts = simulation.data.contact
     for pair in contacts.geom[contacts.dist < 0.0]:
-        a, b = (task.model.body(task.model.geom_bodyid[geom]).name.replace("_", " ") for geom in pair)
-        raise EFMError(f"the {a} and the {b} are in the same place. Place one of them elsewhere.")
+        a, b = (_thing(simulation, geom) for geom in pair)
+        raise EFMError(f"{a} and {b} are in the same place. Place one of them elsewhere.")
+
+
+def _thing(simulation: Simulation, geom: int) -> str:
+    body = simulation.task.model.geom_bodyid[geom]
+    x, y, _ = simulation.data.xpos[body]
+    return f"the {simulation.task.model.body(body).name.replace('_', ' ')} at {text_of(complex(x, y))}"
 
 
 def place_of(what: str, value: Any, angle: float | None = None) -> Array:
