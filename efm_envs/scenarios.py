@@ -48,31 +48,37 @@ def draws_at(task: Task, address: Address) -> int:
 
 def is_solvable(task: Task, scenario: Scenario) -> bool:
     """Whether the clean expert, from this start, succeeds within `task.solvable_within` control steps."""
-    simulation = Simulation(task)
-    simulation.start(scenario)
-    if simulation.is_success():
-        return False
-    expert = load_expert(task, "clean")
-    expert.reset(simulation.physics, simulation.goals, generator(Stream.EXPERT))
-    for _ in range(task.solvable_within or 0):
-        simulation.step(expert.act(simulation.physics, simulation.goals).astype(np.float32))  # float32, as policies act
-        if simulation.is_success():
-            return True
-    return False
+    simulation = _started(task, scenario)
+    return not simulation.is_success() and _expert_solves(simulation)
 
 
 def check_solvable(task: Task, scenario: Scenario) -> None:
     """Raises EFMError for a start, set by hand, that is no start: already a success, or one that the expert cannot solve."""
-    instruction = scenario.goal.instruction
-    simulation = Simulation(task)
-    simulation.start(scenario)
+    instruction, simulation = scenario.goal.instruction, _started(task, scenario)
     if simulation.is_success():
         raise EFMError(f"the scenario is already a success: {instruction!r}. Move something away from the goal.")
-    if not is_solvable(task, scenario):
+    if not _expert_solves(simulation):
         raise EFMError(
             f"the clean expert does not get to {instruction!r} from this scenario within {task.solvable_within} steps, "
             "so it does not count as a start. Give what it must move more room."
         )
+
+
+def _started(task: Task, scenario: Scenario) -> Simulation:
+    simulation = Simulation(task)
+    simulation.start(scenario)
+    return simulation
+
+
+def _expert_solves(simulation: Simulation) -> bool:
+    task, physics, goals = simulation.task, simulation.physics, simulation.goals
+    expert = load_expert(task, "clean")
+    expert.reset(physics, goals, generator(Stream.EXPERT))
+    for _ in range(task.solvable_within or 0):
+        simulation.step(expert.act(physics, goals).astype(np.float32))  # float32, as policies act
+        if simulation.is_success():
+            return True
+    return False
 
 
 def _first_solved_draw(task: Task, address: Address) -> int:

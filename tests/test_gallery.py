@@ -1,6 +1,5 @@
 """The gallery shows every id, as its script would write it."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from PIL import Image
 
 import efm_envs
 from efm_envs.errors import EFMError, UnknownNameError
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 POINT_MASS = "EFM-PointMass-v0"
@@ -18,11 +18,7 @@ TINY = 80  # pixels
 
 @pytest.fixture(scope="module")
 def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "benchmarks/gallery.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/gallery.py")
 
 
 def durations_ms(path: Path) -> list[int]:

@@ -14,10 +14,10 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from efm_envs.errors import EFMError, one_of, unknown_option
+from efm_envs.errors import EFMError, one_of
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, place_of, text_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside, check_options, place_of
 from efm_envs.tasks.language_table.families import Aim, place_goal
 from efm_envs.tasks.language_table.instructions import InvalidInstructionError
 from efm_envs.tasks.language_table.pushing import Extent
@@ -101,22 +101,15 @@ class BananaTable(BoardTask):
         Raises:
             EFMError: it cannot be; says why.
         """
-        for option in options:
-            if option not in RESET_OPTIONS:
-                raise unknown_option(f"{self.name}'s reset()", option, [*RESET_OPTIONS, "scenario"])
+        check_options(self, options, RESET_OPTIONS)
         qpos = scenario.physics["qpos"]
         tool = place_of("tool", options.get("tool", qpos[-2:]))
         pose = np.append(place_of("banana", options.get("banana", qpos[:3]), angle=qpos[2]), 0.0)
         instruction = options.get("instruction", scenario.goal.instruction)
         place = _parse(instruction)
         reach = banana_outline().radius_m
-        for name, at, low, high in (
-            ("tool", tool, board.WORKSPACE_LOW, board.WORKSPACE_HIGH),
-            ("banana", pose[:2], board.WALL_LOW + reach, board.WALL_HIGH - reach),
-        ):
-            if (at < low).any() or (at > high).any():
-                bounds = f"x must be from {low[0]:.3f} to {high[0]:.3f}, y from {low[1]:.3f} to {high[1]:.3f}"
-                raise EFMError(f"the {name} cannot be at {text_of(complex(*at))}: {bounds}.")
+        check_inside("tool", complex(*tool), board.WORKSPACE_LOW, board.WORKSPACE_HIGH)
+        check_inside("banana", complex(*pose[:2]), board.WALL_LOW + reach, board.WALL_HIGH - reach)
         if _is_at(place, pose):
             raise EFMError(f"{instruction!r} is fulfilled already. Place the banana elsewhere, or ask for another place.")
         arranged = _scenario(pose, tool, place, instruction)

@@ -1,7 +1,6 @@
 """The table of experts is what was measured, and what was measured is what `evaluate` says."""
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ from efm_benchmarks import experts
 from efm_envs.data import Episode
 from efm_envs.errors import UnknownNameError
 from efm_envs.evaluation import EpisodeRecord, evaluate
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 POINT_MASS = "EFM-PointMass-v0"
@@ -23,11 +23,7 @@ LANGUAGE_TABLE = "EFM-LanguageTablePoint-v0"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("experts_script", ROOT / "benchmarks/experts.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/experts.py")
 
 
 @pytest.fixture(scope="module")

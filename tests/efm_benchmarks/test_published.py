@@ -1,7 +1,6 @@
 """What the repository publishes is what was measured: stored results, README's table, and the claims that hang on them."""
 
 import gzip
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ import pytest
 from efm_benchmarks import recipe
 from efm_benchmarks.config import RecipeConfig
 from efm_envs.evaluation import EpisodeRecord
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "benchmarks/results/point_mass"
@@ -29,11 +29,7 @@ def records() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def publish() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("publish", ROOT / "benchmarks/publish.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/publish.py")
 
 
 def row(results: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efm_envs.task import Array, Goals
+from efm_envs.task import Array, Goal, Goals
 from efm_envs.tasks.language_table.board import BUFFER_M, WORKSPACE_HIGH, WORKSPACE_LOW
 from efm_envs.tasks.language_table.instructions import DIRECTIONS, FAMILIES, PLACES, Meaning
 from efm_envs.tasks.language_table.pushing import Extent, Push
@@ -269,7 +269,7 @@ def draw_meaning(family: str, layout: Layout, rng: np.random.Generator) -> Meani
 def is_allowed(meaning: Meaning, layout: Layout) -> bool:
     """Whether an episode may start here: as published, with a target on the board and away from what is asked for."""
     state = goal_state(meaning, layout.blocks, layout.at, layout.tool)
-    aim = Aim(Goals([_StateOnly(state)]))  # type: ignore[list-item]
+    aim = Aim(Goals([Goal("", state)]))
     points = np.append(layout.at, layout.tool)[None]
     moving = aim.moving(points)
     target = aim.target(points, moving)
@@ -283,12 +283,6 @@ def is_allowed(meaning: Meaning, layout: Layout) -> bool:
             return is_inside(complex(target[0])) and not is_success
         case _:
             return not is_success
-
-
-@dataclass(frozen=True)
-class _StateOnly:
-    state: Array
-    instruction: str = ""
 
 
 def _one(layout: Layout, rng: np.random.Generator) -> str:

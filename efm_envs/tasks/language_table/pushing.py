@@ -18,8 +18,6 @@ FARTHEST_M = 0.08  # a tool that is so far from touching lines up before it push
 ALIGNED_M = 0.022  # the tool may be this far off the line of the push
 ALIGNED_SLOPE = 0.2  # and that much more for each metre that it is farther behind
 GRAZING = 1.0  # a block this little ahead, for what it is aside, is past
-RING_PLACES = 16  # places tried on the ring about a group from which a block should come apart
-CROWDED_WEIGHT = 3.0  # a metre that the tool must stand too close to a block counts as so many metres of way
 TINY_M = 1e-9
 
 Extent = Callable[[complex], float]

@@ -12,16 +12,17 @@ from efm_envs.tasks.language_table.pushing import (
     ALIGNED_M,
     ALIGNED_SLOPE,
     BLOCK_EXTENT_M,
-    CROWDED_WEIGHT,
     FARTHEST_M,
     GRAZING,
     LINE_UP_M,
     NEAREST_M,
-    RING_PLACES,
     TINY_M,
     TOUCH_M,
     Plan,
 )
+
+RING_PLACES = 16  # places tried on the ring about a group from which a block should come apart
+CROWDED_WEIGHT = 3.0  # a metre that the tool must stand too close to a block counts as so many metres of way
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from efm_envs.errors import EFMError, one_of, unknown_name, unknown_option
+from efm_envs.errors import EFMError, one_of, unknown_name
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, place_of, text_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside, check_options, place_of
 from efm_envs.tasks.language_table.families import Layout, draw_meaning, goal_state, is_allowed
 from efm_envs.tasks.language_table.instructions import FAMILIES, SPLITS, Meaning, parse, say
 from efm_envs.tasks.language_table.subsets import BLOCK_SETS, subsets
@@ -110,9 +110,7 @@ class LanguageTable(BoardTask):
         Raises:
             EFMError: it cannot be; says why.
         """
-        for option in options:
-            if option not in RESET_OPTIONS:
-                raise unknown_option(f"{self.name}'s reset()", option, [*RESET_OPTIONS, "scenario"])
+        check_options(self, options, RESET_OPTIONS)
         poses, tool = self._poses(scenario)
         blocks = options.get("blocks", {})
         if not isinstance(blocks, Mapping):
@@ -154,12 +152,9 @@ class LanguageTable(BoardTask):
     def _check_layout(self, layout: Layout) -> None:
         """Raises EFMError for things outside the board."""
         radii = dict(zip(self.blocks, self._radii, strict=True))
-        inside = [("tool", layout.tool, board.WORKSPACE_LOW, board.WORKSPACE_HIGH)]
-        inside += [(b, layout.of(b), board.WALL_LOW + radii[b], board.WALL_HIGH - radii[b]) for b in layout.blocks]
-        for name, at, low, high in inside:
-            if not (low[0] <= at.real <= high[0] and low[1] <= at.imag <= high[1]):
-                bounds = f"x must be from {low[0]:.3f} to {high[0]:.3f}, y from {low[1]:.3f} to {high[1]:.3f}"
-                raise EFMError(f"the {name} cannot be at {text_of(at)}: {bounds}.")
+        check_inside("tool", layout.tool, board.WORKSPACE_LOW, board.WORKSPACE_HIGH)
+        for block in layout.blocks:
+            check_inside(block, layout.of(block), board.WALL_LOW + radii[block], board.WALL_HIGH - radii[block])
 
     # -- observation and action ----------------------------------------------------------------------------------------------------
 
