@@ -26,15 +26,23 @@ PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "assets" / "gallery"
 
 EXPERT, UNTRAINED = "expert:clean", "random"
-LABELS = {EXPERT: "clean expert", UNTRAINED: "untrained: random actions"}
-LEAST_STEPS, MOST_STEPS = 15, 40  # of the episode that is shown
+FAILING = "expert:with_failures"
+LABELS = {EXPERT: "clean expert", UNTRAINED: "untrained: random actions", FAILING: "expert who drops the peg"}
+LEAST_S, MOST_S = 1.5, 4.0  # of the episode that is shown
 EPISODES_TRIED = 1000
+VIEWS = {"aloha": ("angle", "top")}  # by an id's tag: cameras shown side by side; of other ids it is the first one
+VIEW_SIZE = (400, 400)  # of each of them, in pixels
+
+DROP_ID, DROP = "EFM-Insert-v0", ROOT / "docs" / "assets" / "insert_drop.gif"  # a mistake, and how it is put right
+MOST_DROP_S = 8.0
+LARGEST_DROP_FILE = 500_000  # in bytes
 
 WIDTH = 400  # in pixels; two fit beside each other on GitHub
 HEIGHT, BAND = 9 / 16, 3 / 16  # of the picture and of its caption, in widths
 HOLD_MS = 1000  # the first and the last picture of an episode stay so long
 LARGEST_FILE = 300_000  # in bytes
-# (colours, every how many steps a picture): the first that makes a file small enough is taken.
+PICTURE_MS = 100  # from one picture to the next, at least
+# (colours, every how many of these pictures): the first that makes a file small enough is taken.
 QUALITIES = ((255, 1), (128, 1), (64, 1), (128, 2), (64, 2), (32, 2), (32, 4))
 
 BACKGROUND, TEXT, FAINT = "#1f242d", "#ffffff", "#aeb6c2"
@@ -50,7 +58,7 @@ INTRODUCTION = f"""\
 # Gallery
 
 Every env twice from the same start, in real time: first the clean expert, then an untrained policy, whose actions are random, for as many
-steps. The start is the first evaluation episode on which the expert needs {LEAST_STEPS} to {MOST_STEPS} steps and random actions fail; the
+steps. The start is the first evaluation episode on which the expert needs {LEAST_S:g} to {MOST_S:g} seconds and random actions fail; the
 instruction stands under the picture. `python benchmarks/gallery.py` makes the pictures and this page.
 
 """
@@ -90,9 +98,14 @@ def main(env_ids: Positional[tuple[str, ...]] = ()) -> None:
     for env_id in env_ids:
         registration(env_id)  # refuses an unknown one before the first is made
     for env_id in env_ids or ids():
-        path = make(env_id, PICTURES)
-        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
+        _say(make(env_id, PICTURES))
+        if env_id == DROP_ID:
+            _say(make_drop(DROP))
     PAGE.write_text(page())
+
+
+def _say(path: Path) -> None:
+    print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 
 
 def make(env_id: str, folder: Path, width: int = WIDTH) -> Path:
@@ -108,35 +121,63 @@ def make(env_id: str, folder: Path, width: int = WIDTH) -> Path:
     return path
 
 
+def make_drop(path: Path, width: int = WIDTH) -> Path:
+    """Makes the moving picture of an expert who drops the peg, picks it up again and succeeds; returns the file."""
+    path.write_bytes(encode([frames(drop_take(), width)], path.name, LARGEST_DROP_FILE))
+    return path
+
+
 # -- episodes ----------------------------------------------------------------------------------------------------------------------
 
 
 def takes(env_id: str) -> tuple[Take, Take]:
     """Returns a success of the clean expert, then as many random steps from the same start that come to nothing."""
     seeds = itertools.islice(episode_seeds(EpisodeSet.EVALUATION, 0), EPISODES_TRIED)
+    step_s = policies.task_of(env_id).control_dt_s
     for episode in rollout(policies.make_policy(EXPERT, env_id), env_id, seeds, terminate_on="true"):
-        if LEAST_STEPS <= len(episode) <= MOST_STEPS:
+        if LEAST_S <= len(episode) * step_s <= MOST_S:
             expert, untrained = (record(policy, env_id, episode.seed, len(episode)) for policy in (EXPERT, UNTRAINED))
             if expert.is_success and not untrained.is_success:
                 return expert, untrained
-    raise EFMError(f"none of {EPISODES_TRIED} evaluation episodes of {env_id} can be shown: see LEAST_STEPS and MOST_STEPS.")
+    raise EFMError(f"none of {EPISODES_TRIED} evaluation episodes of {env_id} can be shown: see LEAST_S and MOST_S.")
 
 
-def record(policy: str, env_id: str, seed: int, steps: int) -> Take:
-    """Runs an episode of at most so many steps."""
-    acting = policies.make_policy(policy, env_id, seed=seed)
-    pictures, (info,) = video.record(acting, env_id, [seed], terminate_on="true", step_limit=steps)
-    pictures = pictures[: steps + 1]  # without the pause that follows
-    return Take(LABELS[policy], info["instruction"], pictures, info["is_success"], round(1000 * policies.task_of(env_id).control_dt_s))
+def drop_take() -> Take:
+    """Returns an episode in which the expert drops the peg, makes no other mistake, and succeeds."""
+    seeds = itertools.islice(episode_seeds(EpisodeSet.EVALUATION, 0), EPISODES_TRIED)
+    step_s = policies.task_of(DROP_ID).control_dt_s
+    for episode in rollout(policies.make_policy(FAILING, DROP_ID, seed=0), DROP_ID, seeds, terminate_on="true"):
+        mistakes = [mistake for _, mistake in episode.notes["mistakes"]]
+        if mistakes == ["drop"] and episode.is_success.any() and len(episode) * step_s <= MOST_DROP_S:
+            return record(FAILING, DROP_ID, episode.seed, len(episode), policy_seed=0)
+    raise EFMError(f"in none of {EPISODES_TRIED} evaluation episodes of {DROP_ID} something is dropped and put right: see MOST_DROP_S.")
+
+
+def record(policy: str, env_id: str, seed: int, steps: int, policy_seed: int | None = None) -> Take:
+    """Runs an episode of at most so many steps, once for each camera. A policy makes its own choices by the episode's seed or another."""
+    views = next((cameras for tag, cameras in VIEWS.items() if tag in registration(env_id).tags), ())
+    shown = [{"render_camera": camera, "render_size": VIEW_SIZE} for camera in views] or [{}]
+    seen = []
+    for how in shown:
+        acting = policies.make_policy(policy, env_id, seed=seed if policy_seed is None else policy_seed)
+        pictures, (info,) = video.record(acting, env_id, [seed], terminate_on="true", step_limit=steps, **how)
+        seen.append(pictures[: steps + 1])  # without the pause that follows
+    side_by_side = [np.concatenate(pictures, axis=1) for pictures in zip(*seen, strict=True)]
+    return Take(LABELS[policy], info["instruction"], side_by_side, info["is_success"], round(1000 * policies.task_of(env_id).control_dt_s))
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------------------
 
 
 def frames(take: Take, width: int) -> list[Frame]:
-    """Returns the episode in real time, with captions."""
-    steps = range(len(take.pictures))
-    return [Frame(captioned(take, step, width), HOLD_MS if step in (0, steps[-1]) else take.step_ms) for step in steps]
+    """Returns the episode in real time, with captions, a picture every PICTURE_MS or every step, whichever is longer."""
+    every, last = max(1, PICTURE_MS // take.step_ms), len(take.pictures) - 1
+    steps = sorted({*range(0, last, every), last})
+    shown_ms = {0: HOLD_MS, last: HOLD_MS}
+    return [
+        Frame(captioned(take, step, width), shown_ms.get(step, take.step_ms * (after - step)))
+        for step, after in itertools.pairwise([*steps, last + 1])
+    ]
 
 
 def captioned(take: Take, step: int, width: int) -> Image.Image:
@@ -144,8 +185,8 @@ def captioned(take: Take, step: int, width: int) -> Image.Image:
     height, band = round(width * HEIGHT), round(width * BAND)
     image = Image.new("RGB", (width, height + band), BACKGROUND)
     picture = Image.fromarray(take.pictures[step])
-    picture = picture.resize((round(picture.width * height / picture.height), height), Image.Resampling.LANCZOS)
-    image.paste(picture, ((width - picture.width) // 2, 0))
+    picture = picture.resize(fitting(picture.size, (width, height)), Image.Resampling.LANCZOS)
+    image.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
 
     draw = ImageDraw.Draw(image)
     large, small = (ImageFont.load_default(size=width * share) for share in (0.042, 0.036))
@@ -158,6 +199,12 @@ def captioned(take: Take, step: int, width: int) -> Image.Image:
         outcome, color = ("success", GREEN) if take.is_success else ("no success", RED)
         draw.text((middle, bottom), outcome, color, large, anchor="rs")
     return image
+
+
+def fitting(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
+    """Returns the largest (width, height) of the same shape that has room."""
+    share = min(room[0] / size[0], room[1] / size[1])
+    return round(size[0] * share), round(size[1] * share)
 
 
 def wrapped(text: str, font: Any, width: float) -> str:
@@ -181,17 +228,18 @@ def wrapped(text: str, font: Any, width: float) -> str:
 # -- files -------------------------------------------------------------------------------------------------------------------------
 
 
-def encode(episodes: Sequence[Sequence[Frame]], name: str) -> bytes:
-    """Returns the episodes as one GIF that starts anew for ever, in the best quality that is small enough.
+def encode(episodes: Sequence[Sequence[Frame]], name: str, largest: int | None = None) -> bytes:
+    """Returns the episodes as one GIF that starts anew for ever, in the best quality that makes at most `largest` bytes (LARGEST_FILE).
 
     Raises:
         EFMError: there is none.
     """
+    largest = largest or LARGEST_FILE
     for colors, every in QUALITIES:
         encoded = as_gif([frame for episode in episodes for frame in thinned(episode, every)], colors)
-        if len(encoded) <= LARGEST_FILE:
+        if len(encoded) <= largest:
             return encoded
-    raise EFMError(f"{name}: {len(encoded)} bytes even at the lowest of QUALITIES; at most {LARGEST_FILE} are allowed. Lower MOST_STEPS.")
+    raise EFMError(f"{name}: {len(encoded)} bytes even at the lowest of QUALITIES; at most {largest} are allowed. Show less.")
 
 
 def thinned(episode: Sequence[Frame], every: int) -> list[Frame]:

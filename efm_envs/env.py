@@ -63,8 +63,8 @@ class EFMEnv(gym.Env[Any, Array]):
         **task_options: the task's own options, if it has any; its page lists them (the registration sets some).
 
     Episodes are addressed by index: how the k-th episode since `reset(seed=s)` starts is a function of (s, k), whatever was done
-    before. `info` has, at every reset and step, `is_success` (ground truth), `predicted_success`, `steps_to_go` (the reward model's d)
-    and `instruction`.
+    before. `info` has, at every reset and step, `is_success` (ground truth), `predicted_success`, `steps_to_go` (the reward model's d),
+    `instruction`, and what the task adds (`Task.info_types`).
 
     Attributes:
         task: what the episodes are about.
@@ -315,7 +315,10 @@ class EFMEnv(gym.Env[Any, Array]):
             raise InvalidActionError(f"an action is {shape} numbers; got {action!r}.") from error
         if values.shape != shape:
             raise InvalidActionError(f"an action of this env has shape {shape}; got {values.shape}.")
-        if not math.isfinite(values.dot(values)) and not np.isfinite(values).all():  # the first is cheap, the second is right
+        numbers = values.tolist()
+        if math.isfinite(sum(numbers)) and min(numbers) >= -1.0 and max(numbers) <= 1.0:  # cheaper than arrays
+            return values.copy()
+        if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values))
             raise InvalidActionError(f"an action must be finite; element {bad[0]} is {values[bad[0]]}: {values}.")
         return np.minimum(np.maximum(values, -1.0), 1.0)  # every task's action space is [-1, 1]
@@ -335,12 +338,15 @@ class EFMEnv(gym.Env[Any, Array]):
         return {name: observations[name][0].copy() for name in self._observer.policy_names}
 
     def _info(self, observations: dict[str, Array], output: SignalOutput) -> dict[str, Any]:
-        return {
-            "is_success": bool(observations[TRUE_SUCCESS][0]),
-            "predicted_success": bool(output.predicted_success[0]),
-            "steps_to_go": float(output.steps_to_go[0]),
+        info = {
+            "is_success": observations[TRUE_SUCCESS].item(),
+            "predicted_success": output.predicted_success.item(),
+            "steps_to_go": output.steps_to_go.item(),
             "instruction": self.goals.instructions[0],
         }
+        if self.task.info_types:
+            info.update({name: values.item() for name, values in self.task.info(self.physics, self.goals).items()})
+        return info
 
     def _show(self) -> None:
         if self.render_mode != "human":

@@ -19,6 +19,7 @@ OBS_MODES = ("state", "pixels", "pixels_state", "flat")
 INSTRUCTION_BYTES = 128
 INSTRUCTION_SPACE = spaces.Box(0, 255, (INSTRUCTION_BYTES,), np.uint8)
 
+FEW = 7  # so many values are sooner handled one by one than as an array
 Draw = Callable[[str], Array]  # camera → (B, H, W, 3) uint8
 
 
@@ -99,7 +100,7 @@ class Observer:
         seen = self._task.observe(physics, goals)
         if TRUE_STEPS_TO_GO in names:
             is_success, steps = self._task.truth(physics, goals)
-            seen[TRUE_STEPS_TO_GO] = np.where(is_success, 0.0, np.maximum(steps, 1.0))
+            seen[TRUE_STEPS_TO_GO] = _zero_at_success(is_success, steps)
         else:
             is_success = self._task.is_success(physics, goals)
         seen[TRUE_SUCCESS] = is_success
@@ -110,7 +111,7 @@ class Observer:
 
     def _value(self, name: str, seen: dict[str, Array], physics: Physics, goals: Goals, draw: Draw) -> Array:
         if name == INSTRUCTION:
-            return self._instructions(goals).copy()
+            return self._instructions(goals).copy()  # who gets it may write to it
         if name == GOAL_VECTOR:
             return self._task.encode_goals(goals)
         if name == FLAT:
@@ -123,6 +124,13 @@ class Observer:
             self._instructed = goals
             self._encoded = np.stack([encode_instruction(sentence) for sentence in goals.instructions])
         return self._encoded
+
+
+def _zero_at_success(is_success: Array, steps: Array) -> Array:
+    """Returns (B,) float64: 0 at success, and at least 1 elsewhere."""
+    if len(steps) <= FEW:
+        return np.array([0.0 if done else max(left, 1.0) for done, left in zip(is_success.tolist(), steps.tolist(), strict=True)])
+    return np.where(is_success, 0.0, np.maximum(steps, 1.0))
 
 
 def _goal_size(task: Task) -> int:

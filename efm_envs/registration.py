@@ -34,6 +34,8 @@ class Registration:
 
 LANGUAGE_TABLE = "efm_envs.tasks.language_table.task:LanguageTable"
 LANGUAGE_TABLE_LIMIT = 200  # (published)
+INSERT, TRANSFER_CUBE = "efm_envs.tasks.aloha.insert:Insert", "efm_envs.tasks.aloha.transfer_cube:TransferCube"
+ALOHA_LIMIT = {"joints": 500, "ee": 100}  # ten seconds
 
 
 def _language_table(suffix: str, family: str, summary: str, blocks: str = "8") -> Registration:
@@ -44,6 +46,18 @@ def _language_table(suffix: str, family: str, summary: str, blocks: str = "8") -
         summary=summary,
         task_options={"family": family, "blocks": blocks},
         tags=("language_table", "language"),
+    )
+
+
+def _aloha(name: str, task: str, control: str, summary: str, **options: Any) -> Registration:
+    page = "insert" if task == INSERT else "transfer_cube"
+    return Registration(
+        id=f"EFM-{name}-v0",
+        task=task,
+        step_limit=ALOHA_LIMIT[control],
+        summary=summary,
+        task_options={"control": control, **options},
+        tags=(page, "aloha"),
     )
 
 
@@ -74,6 +88,11 @@ REGISTRATIONS = (
         summary="Push a banana, which turns and rocks, to one of nine places.",
         tags=("banana_table", "language"),
     ),
+    _aloha("Insert", INSERT, "joints", "Two arms put a peg into a socket; joint targets, 50 Hz."),
+    _aloha("InsertEE", INSERT, "ee", "Two arms put a peg into a socket; moves of the grippers, 10 Hz."),
+    _aloha("InsertTight", INSERT, "ee", "The same, with 2 mm of clearance and objects turned.", clearance_m=0.002, yaw_rad=0.4),
+    _aloha("TransferCube", TRANSFER_CUBE, "joints", "One arm hands a cube over to the other; joint targets, 50 Hz."),
+    _aloha("TransferCubeEE", TRANSFER_CUBE, "ee", "One arm hands a cube over to the other; moves of the grippers, 10 Hz."),
 )
 
 

@@ -1,5 +1,6 @@
 """Running a policy: the one loop that demonstrations, practice and evaluation share."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,7 +13,11 @@ from efm_envs.task import Array
 
 
 class Policy(Protocol):
-    """Anything that acts. It may also have `reset(mask)`, told (B,) bool of the episodes that start."""
+    """Anything that acts.
+
+    It may also have `reset(mask)`, told (B,) bool of the episodes that start, and `notes(i)`, asked at the end of the i-th env's episode
+    for what is to stand in `Episode.notes`.
+    """
 
     def act(self, observations: Any) -> Array:
         """Returns actions (B, A) for observations of which each value is (B, …)."""
@@ -77,7 +82,7 @@ def _run(policy: Policy, envs: list[gym.Env[Any, Any]], env_id: str, seeds: Iter
             episode = slots[i].step(actions[i])
             steps += 1
             if episode is not None:
-                yield episode
+                yield dataclasses.replace(episode, notes=policy.notes(i)) if hasattr(policy, "notes") else episode
 
 
 class _Slot:

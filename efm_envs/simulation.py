@@ -9,6 +9,9 @@ from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
 class Simulation:
     """A task's physics, from a scenario on. It knows nothing of observations or rewards.
 
+    Where the task reads derived fields, a step begins with those that the last one ended with: who moves `data` by hand calls
+    `mujoco.mj_step1` afterwards.
+
     Args:
         task: what is simulated.
 
@@ -35,9 +38,14 @@ class Simulation:
     def step(self, actions: Array) -> None:
         """Runs one control step with actions (1, A) in [-1, 1]."""
         self.task.apply(self.physics, np.asarray(actions, np.float64))
-        mujoco.mj_step(self.task.model, self.data, self.task.substeps)
-        if self.task.reads_derived:
-            mujoco.mj_step1(self.task.model, self.data)  # derived fields (xpos, sensordata, …) of the state just reached
+        model, data, substeps = self.task.model, self.data, self.task.substeps
+        if not self.task.reads_derived:
+            mujoco.mj_step(model, data, substeps)
+            return
+        mujoco.mj_step2(model, data)  # a step is mj_step1, what no control enters, and mj_step2: the first half is done already
+        if substeps > 1:
+            mujoco.mj_step(model, data, substeps - 1)
+        mujoco.mj_step1(model, data)  # derived fields (xpos, sensordata, …) of the state just reached
 
     def is_success(self) -> bool:
         """Whether the goal is reached: the ground truth."""

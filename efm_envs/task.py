@@ -109,6 +109,7 @@ class Task(abc.ABC):
         experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
         image_size, render_size: (height, width) in pixels of observed pictures and of `render()`'s, where `gym.make` is not told others.
         reads_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
+        info_types: what `info` says besides what it says for every task: the type of each value, by name.
         solvable_within: a start counts only if the clean expert succeeds within so many control steps; None: every start counts.
         fingerprint: says which task this is, variant included: equal fingerprints mean equal scenarios.
     """
@@ -120,6 +121,7 @@ class Task(abc.ABC):
     image_size: ClassVar[tuple[int, int]] = (96, 96)
     render_size: ClassVar[tuple[int, int]] = (480, 480)
     reads_derived: ClassVar[bool] = True
+    info_types: ClassVar[Mapping[str, type]] = {}
     solvable_within: ClassVar[int | None] = None
     action_space: spaces.Box
     state_spaces: Mapping[str, spaces.Box]
@@ -189,6 +191,10 @@ class Task(abc.ABC):
 
         At success the value does not matter: `truth/steps_to_go` is 0 there, and at least 1 elsewhere, for every task.
         """
+
+    def info(self, physics: Physics, goals: Goals) -> dict[str, Array]:
+        """Returns what `info_types` names, each (B,)."""
+        return {}
 
     def encode_goals(self, goals: Goals) -> Array:
         """Returns (B, E) float32 in [-1, 1]: the goal as numbers, for who can't read; E is 0 where `state_spaces` shows the goal."""

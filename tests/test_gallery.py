@@ -48,6 +48,12 @@ def test_every_picture_has_two_episodes_of_which_the_first_is_long_enough_to_be_
     assert sum(shown[1 : held[1]]) >= 1400, "what is between the first and the last picture"
 
 
+def test_the_mistake_that_is_put_right_is_a_small_picture_that_a_page_shows(gallery: ModuleType) -> None:
+    assert gallery.DROP.stat().st_size <= gallery.LARGEST_DROP_FILE == 500_000
+    assert f"](../assets/{gallery.DROP.name})" in (ROOT / "docs/envs/insert.md").read_text()
+    assert sum(durations_ms(gallery.DROP)) > 4000
+
+
 def test_there_is_no_picture_of_an_id_that_is_gone(gallery: ModuleType) -> None:
     assert {path.name for path in gallery.PICTURES.iterdir()} == {f"{env_id}.gif" for env_id in efm_envs.ids()}
 
@@ -75,7 +81,7 @@ def test_a_picture_is_the_same_each_time(gallery: ModuleType, tmp_path: Path) ->
 def test_the_expert_succeeds_and_random_actions_fail_in_as_many_steps(gallery: ModuleType) -> None:
     expert, untrained = gallery.takes(POINT_MASS)
     assert expert.is_success and not untrained.is_success
-    assert len(expert.pictures) == len(untrained.pictures) > gallery.LEAST_STEPS
+    assert len(expert.pictures) == len(untrained.pictures) > gallery.LEAST_S / 0.1
     assert (expert.pictures[0] == untrained.pictures[0]).all(), "from the same start"
 
 
@@ -87,6 +93,18 @@ def test_quality_is_lowered_until_the_file_is_small_enough(gallery: ModuleType, 
     monkeypatch.setattr(gallery, "LARGEST_FILE", 1000)
     with pytest.raises(EFMError, match=r"id: \d+ bytes even at the lowest of QUALITIES; at most 1000 are allowed"):
         gallery.encode(episodes, "id")
+
+
+def test_what_is_shown_after_a_drop_is_a_recovery(gallery: ModuleType) -> None:
+    take = gallery.drop_take()
+    assert take.is_success and take.label == "expert who drops the peg"
+    height, width, _ = take.pictures[0].shape
+    assert width == 2 * height, "two cameras side by side"
+
+
+def test_pictures_come_ten_times_a_second_at_most_and_last_as_long_as_the_steps(gallery: ModuleType) -> None:
+    take = gallery.Take("label", "push", [gallery.np.zeros((4, 4, 3), gallery.np.uint8)] * 13, True, 20)
+    assert [frame.shown_ms for frame in gallery.frames(take, TINY)] == [gallery.HOLD_MS, 100, 40, gallery.HOLD_MS]
 
 
 def test_fewer_pictures_last_as_long(gallery: ModuleType) -> None:

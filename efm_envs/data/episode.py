@@ -1,8 +1,8 @@
 """Episode: what happened, from a reset to the end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Episode:
         instruction: what was asked for.
         end_reason: "terminated" (success, by whatever `terminate_on` names), "truncated" (the step limit) or "error".
         error: what went wrong, if that ended it.
+        notes: what the policy says about it, JSON-able: an expert its style, and the mistakes it made on purpose.
     """
 
     env_id: str
@@ -40,6 +41,7 @@ class Episode:
     instruction: str = ""
     end_reason: EndReason = "truncated"
     error: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Returns T."""

@@ -16,7 +16,7 @@ from efm_envs.task import Array
 FORMAT = "efm_envs.episodes/1"
 _PER_STEP = ("actions", "rewards")  # (T, …)
 _PER_OBSERVATION = ("steps_to_go", "is_success", "predicted_success")  # (T+1, …), and so are the observations
-_PER_EPISODE = ("seed", "instruction", "end_reason", "error")
+_PER_EPISODE = ("seed", "instruction", "end_reason", "error", "notes")
 
 
 def save_episodes(path: Path | str, episodes: Sequence[Episode], meta: Mapping[str, Any] | None = None) -> None:

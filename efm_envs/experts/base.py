@@ -47,6 +47,10 @@ class Expert(abc.ABC):
     def act(self, physics: Physics, goals: Goals) -> Array:
         """Returns actions (1, A) in [-1, 1]."""
 
+    def notes(self) -> dict[str, Any]:
+        """Returns what there is to say about the present episode, JSON-able: mistakes made on purpose."""
+        return {}
+
 
 class BoundExpert:
     """An expert that acts in given envs, and notices by itself when one of them starts a new episode.
@@ -72,6 +76,10 @@ class BoundExpert:
         """Returns the action(s) for the envs' present state: (A,) if bound to one env, else (B, A). Observations are not read."""
         actions = np.stack([self._act(i) for i in range(len(self._envs))])
         return actions if self._batched else actions[0]
+
+    def notes(self, i: int = 0) -> dict[str, Any]:
+        """Returns what there is to say about the present episode of the i-th env: the expert's style, and its mistakes if it makes any."""
+        return {"expert": self.style, **self._experts[i].notes()}
 
     def _act(self, i: int) -> Array:
         env, expert = self._envs[i], self._experts[i]

@@ -14,7 +14,7 @@ TRUE_STEPS_TO_GO = "truth/steps_to_go"  # (B,) float64, the task's privileged es
 TRUE_SUCCESS = "truth/is_success"  # (B,) bool, ground truth
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that would take longer to make
 class StepsToGo:
     """How many control steps are left until the goal, for a batch of B.
 

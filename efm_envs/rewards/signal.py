@@ -110,11 +110,11 @@ def _checked_mean(model: RewardModel, output: StepsToGo, batch: int) -> Array:
         raise RewardModelError(f"{_who(model)} returned steps-to-go of dtype {mean.dtype}; expected numbers.")
     if mean.shape != (batch,):
         raise RewardModelError(f"{_who(model)} returned steps-to-go of shape {mean.shape} for a batch of {batch}; expected ({batch},).")
-    mean = mean.astype(np.float64)
-    for env, value in enumerate(mean.tolist()):
+    values = mean.tolist()
+    for env, value in enumerate(values):
         if not 0.0 <= value < math.inf:
             raise RewardModelError(f"{_who(model)} returned {value} steps-to-go for env {env}; expected a finite number, at least 0.")
-    return mean
+    return np.array(values, np.float64)
 
 
 def _who(model: RewardModel) -> str:

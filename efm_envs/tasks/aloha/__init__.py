@@ -1,0 +1,1 @@
+"""Tasks for two arms across a table: the ALOHA station."""

@@ -1,0 +1,79 @@
+"""TransferCube: the right arm picks up a cube and hands it over to the left arm. ALOHA's other simulated task (gym-aloha)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from efm_envs.tasks.aloha.plan import Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
+from efm_envs.tasks.aloha.task import JOINTS, AlohaTask, Placing
+
+HALF_WIDTH_M = 0.02  # (gym-aloha)
+X_AXIS = (1.0, 0.0, 0.0)
+WAIT_M = 0.12  # so far from the meeting point, back along its fingers, the left gripper waits
+MET_M = 0.02  # the cube has come to where it is handed over
+MISS_M = (0.04, 0.06)  # so far from the cube the left gripper closes that misses it
+OPENING_S = 0.05  # until a gripper that lets go touches no more
+
+
+class TransferCube(AlohaTask):
+    """Task of `EFM-TransferCube-v0` and `EFM-TransferCubeEE-v0`; see the env's page for spaces and rules.
+
+    Args:
+        control: "joints" or "ee".
+        yaw_rad: the cube is turned by up to so much when an episode starts, 0 to 0.6.
+    """
+
+    name = "TransferCube"
+    scene = "transfer_cube"
+    instruction = "Hand the cube over from the right gripper to the left one."
+    objects: ClassVar[Mapping[str, Placing]] = {"cube": Placing((0.0, 0.4), (0.2, 0.6), (-0.03, 0.37), (0.23, 0.63), 0.029)}
+    aims: ClassVar[Aims] = Aims(meeting=(0.0, 0.5, 0.2), left_grasp=0.0155, right_grasp=0.0155)
+    carries = (None, 0)
+    grasp_slack_m = 0.003
+    noise_slack_m = 0.004
+
+    def __init__(self, control: str = JOINTS, yaw_rad: float = 0.0) -> None:
+        super().__init__(control, yaw_rad)
+        self._contacts = self.sensors("cube_left_left_finger", "cube_table")
+
+    # -- success -------------------------------------------------------------------------------------------------------------------
+
+    def stage_of(self, sensordata: Sequence[float]) -> int:
+        """Returns how far it has come.
+
+        1: the right gripper touches the cube; 2: which is off the table; 3: both fingers of the left one touch it, off the table;
+        4: and the right gripper does not any more.
+        """
+        left_left, left_right, right_left, right_right, table = sensordata[self._contacts]
+        is_right = right_left or right_right
+        if not table and left_left and left_right:
+            return 3 if is_right else 4
+        return 0 if not is_right else 1 if table else 2
+
+    def miss(self, rng: np.random.Generator) -> Vec:
+        """Returns a place where the left gripper closes on nothing."""
+        return -rng.uniform(*MISS_M), 0.0, rng.uniform(0.0, MISS_M[0])
+
+    # -- plan ----------------------------------------------------------------------------------------------------------------------
+
+    def way(self, left: Hand, right: Hand, things: list[Thing], aims: Aims) -> Way:
+        """The right arm brings the cube; the left one comes and takes hold of it; the right one lets go."""
+        (cube,) = things
+        has_left, has_right = (holds(hand, cube.center, X_AXIS, HALF_WIDTH_M) for hand in (left, right))
+        bring = carry(right, cube.center, aims.meeting)
+        left_grasp = plus(shifted(cube.center, X_AXIS, -aims.left_grasp), aims.aside)
+        if has_left:
+            hold = carry(left, cube.center, aims.meeting)
+            return Way((hold, Move(right.tool, True, OPENING_S)), OPENING_S)
+        take_s = travel_s(WAIT_M) + closing_s(0.037, HALF_WIDTH_M) + OPENING_S
+        if has_right and math.dist(cube.center, aims.meeting) < MET_M:
+            take = pick(left, left_grasp, HALF_WIDTH_M)
+            return Way((take, bring), take.seconds + OPENING_S)
+        waiting_place = shifted(shifted(aims.meeting, X_AXIS, -aims.left_grasp), left.retreat, WAIT_M)
+        wait = Move(waiting_place, True, travel_s(math.dist(left.tool, waiting_place)))
+        if has_right:
+            return Way((wait, bring), max(bring.seconds, wait.seconds) + take_s)
+        fetch = pick(right, shifted(cube.center, X_AXIS, aims.right_grasp), HALF_WIDTH_M)
+        return Way((wait, fetch), max(fetch.seconds + travel_s(math.dist(cube.center, aims.meeting)), wait.seconds) + take_s)
