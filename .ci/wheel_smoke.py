@@ -35,6 +35,13 @@ assert env.observation_space.contains(observation)
 env.step(env.action_space.sample())
 env.close()
 
+from efm_envs.interop import gym_aloha
+
+env = gym_aloha.make("gym_aloha/AlohaInsertion-v0", obs_type="state")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+env.close()
+
 try:
     gym.make("EFM-PointMass-v0", reward_model={"id": "checkpoint", "path": "nowhere"})
 except Exception as error:

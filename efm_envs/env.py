@@ -311,13 +311,13 @@ class EFMEnv(gym.Env[Any, Array]):
         shape = self.action_space.shape
         try:
             values = np.asarray(action, np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidActionError(f"an action is {shape} numbers; got {action!r}.") from error
         if values.shape != shape:
             raise InvalidActionError(f"an action of this env has shape {shape}; got {values.shape}.")
         numbers = values.tolist()
         if math.isfinite(sum(numbers)) and min(numbers) >= -1.0 and max(numbers) <= 1.0:  # cheaper than arrays
-            return values.copy()
+            return values
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values))
             raise InvalidActionError(f"an action must be finite; element {bad[0]} is {values[bad[0]]}: {values}.")
@@ -333,9 +333,11 @@ class EFMEnv(gym.Env[Any, Array]):
         return {name: observations[name] for name in names}
 
     def _policy_observation(self, observations: dict[str, Array]) -> Any:
-        if self.obs_mode == FLAT:
-            return observations[FLAT][0].copy()  # the reward model may keep its own
-        return {name: observations[name][0].copy() for name in self._observer.policy_names}
+        seen = {}
+        for name in self._observer.policy_names:
+            value = observations[name][0]
+            seen[name] = value.copy() if name in self._model_names else value  # the reward model may keep its own
+        return seen[FLAT] if self.obs_mode == FLAT else seen
 
     def _info(self, observations: dict[str, Array], output: SignalOutput) -> dict[str, Any]:
         info = {

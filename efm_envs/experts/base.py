@@ -78,8 +78,9 @@ class BoundExpert:
         return actions if self._batched else actions[0]
 
     def notes(self, i: int = 0) -> dict[str, Any]:
-        """Returns what there is to say about the present episode of the i-th env: the expert's style, and its mistakes if it makes any."""
-        return {"expert": self.style, **self._experts[i].notes()}
+        """Returns what there is to say about the i-th env's present episode: the expert's style, and its mistakes once it has acted."""
+        has_begun = self._episodes[i] == self._envs[i].episode_count
+        return {"expert": self.style, **(self._experts[i].notes() if has_begun else {})}
 
     def _act(self, i: int) -> Array:
         env, expert = self._envs[i], self._experts[i]

@@ -183,6 +183,6 @@ def _env_action(action: Any) -> Any:
     """Returns our action for one of gym-aloha's; what is not (14,) numbers as it is, for the env to say what is wrong with it."""
     try:
         values = np.asarray(action, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return action
     return env_actions(values) if values.shape == SIZE else action

@@ -15,7 +15,7 @@ PEG_HALF_WIDTH_M = 0.01  # (gym-aloha)
 WALL_M = 0.004  # thickness of the socket's walls (gym-aloha)
 DEPTH_M = 0.02  # from the mouth to the seat (gym-aloha)
 CLEARANCE_M = 0.008  # between the peg and each wall (gym-aloha)
-LEAST_CLEARANCE_M, MOST_CLEARANCE_M = 0.001, 0.012
+LEAST_CLEARANCE_M, MOST_CLEARANCE_M = 0.001, 0.01
 
 GAP_M = 0.05  # between the peg's tip and the mouth when they are to be lined up
 WAIT_M = 0.08  # an arm whose fellow has yet to pick up waits so much farther out
@@ -32,8 +32,8 @@ class Insert(AlohaTask):
 
     Args:
         control: "joints" or "ee".
-        clearance_m: between the peg and each wall of the socket, 0.001 to 0.012 m.
-        yaw_rad: peg and socket are turned by up to so much when an episode starts, 0 to 0.6.
+        clearance_m: between the peg and each wall of the socket, 0.001 to 0.01 m.
+        yaw_rad: peg and socket are turned by up to so much when an episode starts, 0 to 0.4.
     """
 
     name = "Insert"
@@ -41,9 +41,10 @@ class Insert(AlohaTask):
     instruction = "Insert the peg into the socket."
     objects: ClassVar[Mapping[str, Placing]] = {
         "peg": Placing((0.1, 0.4), (0.2, 0.6), (0.0, 0.37), (0.23, 0.63), 0.061),
-        "socket": Placing((-0.2, 0.4), (-0.1, 0.6), (-0.23, 0.37), (0.0, 0.63), 0.065),
+        "socket": Placing((-0.2, 0.4), (-0.1, 0.6), (-0.23, 0.37), (0.0, 0.63), 0.066),
     }
     aims: ClassVar[Aims] = Aims(meeting=(0.0, 0.5, 0.2), left_grasp=0.01, right_grasp=0.01)
+    most_yaw_rad = 0.4
     carries = (1, 0)
     grasp_slack_m = 0.015
 
@@ -57,7 +58,7 @@ class Insert(AlohaTask):
     @property
     def fingerprint(self) -> str:
         """Names the variant."""
-        return f"{super().fingerprint[:-1]}, clearance {self.clearance_m:g})"
+        return f"{super().fingerprint[:-1]}, clearance {self.clearance_m!r})"
 
     def spec(self) -> mujoco.MjSpec:
         """Returns the scene with the socket's walls where the clearance puts them."""

@@ -19,7 +19,7 @@ NEAR_M = 0.007  # so near to where it grasps, a gripper closes
 NEAR_CLOSING = 0.3  # and the farther it has closed, the less it minds: for each metre
 ROOM_M = 0.006  # a finger that has less room than this beside the object opens before it goes there
 HELD_ALONG_M, HELD_ACROSS_M = 0.045, 0.02  # an object is held if its centre is within these of the tool, and the fingers touch it:
-APART_M, PRESSED_M = 1e-3, 2e-3  # they are apart by its width, at most this more or less
+APART_M, PRESSED_M = 2e-3, 2e-3  # they are apart by its width, at most this more or less
 CLOSING_M_S, GRIPPING_S = 0.08, 0.1  # how fast a finger closes, and how long it takes to get going and to hold firmly
 
 
@@ -120,8 +120,10 @@ def split(offset: Vec, direction: Vec) -> tuple[float, float]:
 
 def holds(hand: Hand, center: Vec, axis: Vec, half_width: float) -> bool:
     """Whether a gripper holds an object: it is between the fingers, and they are as far apart as it is wide."""
+    if not -PRESSED_M < hand.opening - half_width < APART_M:
+        return False
     along, across = split(minus(hand.tool, center), axis)
-    return abs(along) < HELD_ALONG_M and across < HELD_ACROSS_M and -PRESSED_M < hand.opening - half_width < APART_M
+    return abs(along) < HELD_ALONG_M and across < HELD_ACROSS_M
 
 
 def travel_s(distance: float) -> float:

@@ -3,6 +3,7 @@
 import abc
 import itertools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +28,6 @@ LEFT_RETREAT: Vec = (
     math.sin(station.PITCH_RAD),
 )  # back along the fingers, pitched as an expert has them
 RIGHT_RETREAT: Vec = (math.cos(station.PITCH_RAD), 0.0, math.sin(station.PITCH_RAD))
-MOST_YAW_RAD = 0.6  # closing fingers turn an object into line up to about here
 LEAST_GAP_M = 0.005  # between objects that are placed by hand
 
 # What is observed stays within these; they are generous, for limits are soft and objects can be thrown.
@@ -57,13 +57,14 @@ class AlohaTask(Task):
 
     Args:
         control: "joints": 14 targets, 50 a second; or "ee": changes of where the tools are to be, 10 a second.
-        yaw_rad: objects are turned by up to so much to either side when an episode starts, 0 to 0.6.
+        yaw_rad: objects are turned by up to so much to either side when an episode starts, 0 to `most_yaw_rad`.
 
     Attributes:
         scene: name of its file in `assets/aloha`.
         objects: where each lies at the start, by the name of its body.
         instruction: what is asked for.
         aims: what the clean expert aims at.
+        most_yaw_rad: closing fingers turn an object into line up to here.
         carries: which object, by its number, each gripper picks up from the table.
         grasp_slack_m: how far from where the clean expert takes it an object can be taken.
         noise_slack_m: by how much hands can shake, as a standard deviation, and still do it.
@@ -83,13 +84,14 @@ class AlohaTask(Task):
     objects: ClassVar[Mapping[str, Placing]]
     instruction: ClassVar[str]
     aims: ClassVar[Aims]
+    most_yaw_rad: ClassVar[float]
     carries: ClassVar[tuple[int | None, int | None]]
     grasp_slack_m: ClassVar[float]
     noise_slack_m: float
 
     def __init__(self, control: str = JOINTS, yaw_rad: float = 0.0) -> None:
         self.control: str = one_of("control", control, CONTROLS)
-        self.yaw_rad = checked_number("yaw_rad", yaw_rad, 0.0, MOST_YAW_RAD)
+        self.yaw_rad = checked_number("yaw_rad", yaw_rad, 0.0, self.most_yaw_rad)
         self.substeps = SUBSTEPS[self.control]  # type: ignore[misc]
         self.action_space = spaces.Box(-1.0, 1.0, (14 if control == JOINTS else 8,), np.float32)
         self.state_spaces = {"agent_pos": self._agent_space(), "environment_state": self._objects_space()}
@@ -108,7 +110,7 @@ class AlohaTask(Task):
     @property
     def fingerprint(self) -> str:
         """Names the variant."""
-        return f"{super().fingerprint}({self.control}, yaw {self.yaw_rad:g})"
+        return f"{super().fingerprint}({self.control}, yaw {self.yaw_rad!r})"
 
     # -- model ---------------------------------------------------------------------------------------------------------------------
 
@@ -133,8 +135,11 @@ class AlohaTask(Task):
 
     def sample(self, rng: np.random.Generator) -> Scenario:
         """Draws where the objects lie; the arms are at home, their grippers open."""
-        poses = [(*rng.uniform(place.low, place.high), rng.uniform(-self.yaw_rad, self.yaw_rad)) for place in self.objects.values()]
-        return self._scenario(poses)
+        lying = [
+            self._lying(name, (*rng.uniform(placing.low, placing.high), rng.uniform(-self.yaw_rad, self.yaw_rad)))
+            for name, placing in self.objects.items()
+        ]
+        return self._scenario(np.concatenate([station.home_ctrl(), *lying]))
 
     def arrange(self, scenario: Scenario, options: Mapping[str, Any]) -> Scenario:
         """Returns the scenario with objects placed by hand.
@@ -149,27 +154,23 @@ class AlohaTask(Task):
         for option in options:
             if option not in self.objects:
                 raise unknown_option(f"{self.name}'s reset()", option, [*self.objects, "scenario"])
-        qpos = scenario.physics["qpos"]
-        poses = []
+        qpos = scenario.physics["qpos"].copy()
         for i, (name, placing) in enumerate(self.objects.items()):
-            x, y, _, w, _, _, z = qpos[station.ACTUATORS + 7 * i :][:7]
-            poses.append(_placed_by_hand(name, placing, options.get(name, (x, y, 2.0 * math.atan2(z, w)))))
-        check_apart(self.objects, poses)
-        return self._scenario(poses)
+            if name in options:
+                first = station.ACTUATORS + 7 * i
+                qpos[first : first + 7] = self._lying(name, _placed_by_hand(name, placing, options[name], self.most_yaw_rad))
+        _check_apart(self.objects, qpos[station.ACTUATORS :].reshape(-1, 7)[:, :2].tolist())
+        return self._scenario(qpos)
 
-    def _scenario(self, poses: list[tuple[float, float, float]]) -> Scenario:
-        """Returns the start with each object lying at (x, y, yaw)."""
-        lying = [
-            [x, y, self._height(name), math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
-            for name, (x, y, yaw) in zip(self.objects, poses, strict=True)
-        ]
-        home = station.home_ctrl()
-        qpos = np.concatenate([home, *lying])
-        return Scenario({"qpos": qpos, "ctrl": home, "mocap_pos": station.HOME_M}, Goal(self.instruction))
+    def _scenario(self, qpos: Array) -> Scenario:
+        """Returns the start from a state in which the arms are at home."""
+        return Scenario({"qpos": qpos, "ctrl": station.home_ctrl(), "mocap_pos": station.HOME_M}, Goal(self.instruction))
 
-    def _height(self, name: str) -> float:
-        """Returns the z in [m] at which an object lies on the table."""
-        return float(self.model.body(name).pos[2] + self.model.geom("table").margin[0])
+    def _lying(self, name: str, pose: tuple[float, float, float]) -> list[float]:
+        """Returns the place and the quaternion (7,) of an object that lies on the table at (x, y, yaw)."""
+        x, y, yaw = pose
+        height = self.model.body(name).pos[2] + self.model.geom("table").margin[0]
+        return [x, y, height, math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
 
     # -- action --------------------------------------------------------------------------------------------------------------------
 
@@ -272,21 +273,21 @@ class AlohaTask(Task):
 
 def checked_number(name: str, value: Any, low: float, high: float) -> float:
     """Returns an option's value as a float; raises EFMError if it is no number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
         raise EFMError(f"{name} is a number from {low:g} to {high:g}; got {value!r}.")
-    return float(value)
+    return float(value) + 0.0  # −0 is 0
 
 
-def check_apart(objects: Mapping[str, Placing], poses: list[tuple[float, float, float]]) -> None:
+def _check_apart(objects: Mapping[str, Placing], places: list[list[float]]) -> None:
     """Raises EFMError if two objects could overlap."""
-    for (a, pose_a), (b, pose_b) in itertools.combinations(zip(objects, poses, strict=True), 2):
+    for (a, place_a), (b, place_b) in itertools.combinations(zip(objects, places, strict=True), 2):
         least = objects[a].radius + objects[b].radius + LEAST_GAP_M
-        distance = math.dist(pose_a[:2], pose_b[:2])
+        distance = math.dist(place_a, place_b)
         if distance < least:
             raise EFMError(f"the {a} and the {b} are {distance:.3f} m apart; their centres must be at least {least:.3f} m apart.")
 
 
-def _placed_by_hand(name: str, placing: Placing, value: Any) -> tuple[float, float, float]:
+def _placed_by_hand(name: str, placing: Placing, value: Any, most_yaw_rad: float) -> tuple[float, float, float]:
     """Returns (x, y, yaw) that a person typed.
 
     Raises:
@@ -294,7 +295,7 @@ def _placed_by_hand(name: str, placing: Placing, value: Any) -> tuple[float, flo
     """
     try:
         typed = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         typed = np.empty(0)
     if typed.shape not in ((2,), (3,)) or not np.isfinite(typed).all():
         raise EFMError(f"the place of the {name} is (x, y) or (x, y, yaw), finite numbers in [m] and [rad]; got {value!r}.")
@@ -303,6 +304,6 @@ def _placed_by_hand(name: str, placing: Placing, value: Any) -> tuple[float, flo
     if not (low_x <= x <= high_x and low_y <= y <= high_y):
         bounds = f"x must be from {low_x:g} to {high_x:g}, y from {low_y:g} to {high_y:g}"
         raise EFMError(f"the {name} cannot be at ({x:g}, {y:g}), outside its gripper's reach: {bounds}.")
-    if abs(yaw) > MOST_YAW_RAD:
-        raise EFMError(f"the {name} cannot be turned by {yaw:g} rad, which closing fingers do not put right: at most ±{MOST_YAW_RAD:g}.")
+    if abs(yaw) > most_yaw_rad:
+        raise EFMError(f"the {name} cannot be turned by {yaw:g} rad, which closing fingers do not put right: at most ±{most_yaw_rad:g}.")
     return x, y, yaw

@@ -22,14 +22,15 @@ class TransferCube(AlohaTask):
 
     Args:
         control: "joints" or "ee".
-        yaw_rad: the cube is turned by up to so much when an episode starts, 0 to 0.6.
+        yaw_rad: the cube is turned by up to so much when an episode starts, 0 to 0.3.
     """
 
     name = "TransferCube"
     scene = "transfer_cube"
     instruction = "Hand the cube over from the right gripper to the left one."
-    objects: ClassVar[Mapping[str, Placing]] = {"cube": Placing((0.0, 0.4), (0.2, 0.6), (-0.03, 0.37), (0.23, 0.63), 0.029)}
+    objects: ClassVar[Mapping[str, Placing]] = {"cube": Placing((0.0, 0.4), (0.2, 0.6), (-0.03, 0.37), (0.215, 0.63), 0.029)}
     aims: ClassVar[Aims] = Aims(meeting=(0.0, 0.5, 0.2), left_grasp=0.0155, right_grasp=0.0155)
+    most_yaw_rad = 0.3
     carries = (None, 0)
     grasp_slack_m = 0.003
     noise_slack_m = 0.004
@@ -46,11 +47,10 @@ class TransferCube(AlohaTask):
         1: the right gripper touches the cube; 2: which is off the table; 3: both fingers of the left one touch it, off the table;
         4: and the right gripper does not any more.
         """
-        left_left, left_right, right_left, right_right, table = sensordata[self._contacts]
-        is_right = right_left or right_right
-        if not table and left_left and left_right:
-            return 3 if is_right else 4
-        return 0 if not is_right else 1 if table else 2
+        left_finger, right_finger, right_gripper, table = sensordata[self._contacts]
+        if not table and left_finger and right_finger:
+            return 3 if right_gripper else 4
+        return 0 if not right_gripper else 1 if table else 2
 
     def miss(self, rng: np.random.Generator) -> Vec:
         """Returns a place where the left gripper closes on nothing."""

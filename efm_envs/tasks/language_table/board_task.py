@@ -161,7 +161,7 @@ def place_of(what: str, value: Any, angle: float | None = None) -> Array:
     """
     try:
         typed = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         typed = np.empty(0)
     sizes = (2,) if angle is None else (2, 3)
     if typed.ndim != 1 or len(typed) not in sizes or not np.isfinite(typed).all():
