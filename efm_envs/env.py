@@ -95,7 +95,7 @@ class EFMEnv(gym.Env[Any, Array]):
         **task_options: Any,
     ) -> None:
         self.task = load_task(task, task_options)
-        self.step_limit = _positive("step_limit", step_limit)
+        self.step_limit = positive("step_limit", step_limit)
         self.terminate_on: TerminateOn = one_of("terminate_on", terminate_on, TERMINATE_ON)
         self.obs_mode: str = one_of("obs_mode", obs_mode, OBS_MODES)
         self.render_mode = render_mode and one_of("render_mode", render_mode, self.metadata["render_modes"])
@@ -116,14 +116,14 @@ class EFMEnv(gym.Env[Any, Array]):
         self.simulation = Simulation(self.task)
         self.data, self.physics = self.simulation.data, self.simulation.physics
         self._scene = Scene(self.task, self.physics, self.data)
-        height_width = _size("image_size", self.task.image_size if image_size is None else image_size)
-        self._observation_camera = CameraRenderer(self._scene, *height_width)
-        self._render_size = _size("render_size", self.task.render_size if render_size is None else render_size)
-        self._render_camera = CameraRenderer(self._scene, *self._render_size)
+        self.image_size = _size("image_size", self.task.image_size if image_size is None else image_size)
+        self._observation_camera = CameraRenderer(self._scene, *self.image_size)
+        self.render_size = _size("render_size", self.task.render_size if render_size is None else render_size)
+        self._render_camera = CameraRenderer(self._scene, *self.render_size)
         self._window: Window | None = None
 
-        self._observer = Observer(self.task, obs_mode, self.cameras, height_width, goal_vector=goal_vector)
-        self.observation_space = self._observer.policy_space
+        self.observer = Observer(self.task, obs_mode, self.cameras, self.image_size, goal_vector=goal_vector)
+        self.observation_space = self.observer.policy_space
         self.action_space = self.task.action_space
 
         model = make_reward_model(reward_model)
@@ -132,9 +132,9 @@ class EFMEnv(gym.Env[Any, Array]):
                 f"reward model {model.id!r} was made for task {model.task!r}; this env's task is {self.task.name!r}. "
                 "Pass a model of this task."
             )
-        self._model_names = self._observer.policy_names if model.needs is None else model.needs
-        self._observer.check_names(self._model_names, f"reward model {model.id!r}")
-        self._all_names = list(dict.fromkeys([*self._observer.policy_names, *self._model_names, TRUE_SUCCESS]))
+        self.model_names = self.observer.policy_names if model.needs is None else model.needs
+        self.observer.check_names(self.model_names, f"reward model {model.id!r}")
+        self.all_names = list(dict.fromkeys([*self.observer.policy_names, *self.model_names, TRUE_SUCCESS]))
         self.signal = RewardSignal(model, num_envs=1, success_threshold=success_threshold)
 
         self._scenario: Scenario | None = None
@@ -158,13 +158,13 @@ class EFMEnv(gym.Env[Any, Array]):
         """
         if not (options is None or isinstance(options, Mapping)):
             raise EFMError(f"options is a dict, for example {{'scenario': 3}}; got {options!r}.")
-        key, scenario = self._next_episode(seed, dict(options or {}))
+        key, scenario = self.next_episode(seed, dict(options or {}))
         super().reset(seed=seed)
         self.episode_key = key
         self.elapsed_steps = 0
         self._start(scenario)
         observations = self._observe()
-        output = self.signal.reset(self._pick(observations, self._model_names), self.goals)
+        output = self.signal.reset(self.pick(observations, self.model_names), self.goals)
         self._show()
         return self._policy_observation(observations), self._info(observations, output)
 
@@ -183,7 +183,7 @@ class EFMEnv(gym.Env[Any, Array]):
         self._physics_steps += self.task.substeps
         self.elapsed_steps += 1
         observations = self._observe()
-        output = self.signal.step(self._pick(observations, self._model_names), self.goals)
+        output = self.signal.step(self.pick(observations, self.model_names), self.goals)
         info = self._info(observations, output)
         terminated = is_end(self.terminate_on, info["predicted_success"], info["is_success"])
         truncated = self.elapsed_steps >= self.step_limit
@@ -240,6 +240,30 @@ class EFMEnv(gym.Env[Any, Array]):
         self.episode_key, self.elapsed_steps = state.episode_key, state.elapsed_steps
         self.signal.set_state(state.signal)
 
+    def next_episode(self, seed: int | None, options: dict[str, Any]) -> tuple[tuple[int, int], Scenario]:
+        """Returns the address and the start of the episode that a reset asks for; changes nothing."""
+        first, number = self._next_key(seed)
+        asked = options.pop("scenario", None)
+        if isinstance(asked, int | np.integer) and not isinstance(asked, bool) and asked >= 0:
+            number, asked = int(asked), None
+        if not (asked is None or isinstance(asked, Scenario)):
+            raise EFMError(f"the option scenario is an episode's number, 0 or more, or what env.unwrapped.scenario gave; got {asked!r}.")
+        if asked is not None and asked.task != self.task.fingerprint:
+            raise EFMError(
+                f"the scenario is of task {asked.task!r}; this env's is {self.task.fingerprint!r}. Take one from an env of this id."
+            )
+        scenario = asked or scenario_at(self.task, (first, number))
+        if options:
+            scenario = self.task.arrange(scenario, options)
+        scenario = dataclasses.replace(scenario, task=self.task.fingerprint)
+        if (options or asked) and self.task.solvable_within is not None:
+            check_solvable(self.task, scenario)
+        return (first, number), scenario
+
+    def pick(self, observations: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
+        """Returns the observations of these names."""
+        return {name: observations[name] for name in names}
+
     @property
     def goals(self) -> Goals:
         """The present goal, as a batch of one."""
@@ -273,27 +297,7 @@ class EFMEnv(gym.Env[Any, Array]):
 
     # -- private ---------------------------------------------------------------------------------------------------------------------
 
-    def _next_episode(self, seed: int | None, options: dict[str, Any]) -> tuple[tuple[int, int], Scenario]:
-        """Returns the address and the start of the episode that a reset asks for; changes nothing."""
-        first, number = self._next_episode_key(seed)
-        asked = options.pop("scenario", None)
-        if isinstance(asked, int | np.integer) and not isinstance(asked, bool) and asked >= 0:
-            number, asked = int(asked), None
-        if not (asked is None or isinstance(asked, Scenario)):
-            raise EFMError(f"the option scenario is an episode's number, 0 or more, or what env.unwrapped.scenario gave; got {asked!r}.")
-        if asked is not None and asked.task != self.task.fingerprint:
-            raise EFMError(
-                f"the scenario is of task {asked.task!r}; this env's is {self.task.fingerprint!r}. Take one from an env of this id."
-            )
-        scenario = asked or scenario_at(self.task, (first, number))
-        if options:
-            scenario = self.task.arrange(scenario, options)
-        scenario = dataclasses.replace(scenario, task=self.task.fingerprint)
-        if (options or asked) and self.task.solvable_within is not None:
-            check_solvable(self.task, scenario)
-        return (first, number), scenario
-
-    def _next_episode_key(self, seed: int | None) -> tuple[int, int]:
+    def _next_key(self, seed: int | None) -> tuple[int, int]:
         if seed is not None:
             if seed < 0:
                 raise EFMError(f"a seed is a whole number, 0 or more; got {seed!r}.")
@@ -324,19 +328,16 @@ class EFMEnv(gym.Env[Any, Array]):
         return np.minimum(np.maximum(values, -1.0), 1.0)  # every task's action space is [-1, 1]
 
     def _observe(self) -> dict[str, Array]:
-        return self._observer.observe(self._all_names, self.physics, self.goals, self._draw)
+        return self.observer.observe(self.all_names, self.physics, self.goals, self._draw)
 
     def _draw(self, camera: str) -> Array:
         return self._observation_camera.render(camera)[None]
 
-    def _pick(self, observations: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
-        return {name: observations[name] for name in names}
-
     def _policy_observation(self, observations: dict[str, Array]) -> Any:
         seen = {}
-        for name in self._observer.policy_names:
+        for name in self.observer.policy_names:
             value = observations[name][0]
-            seen[name] = value.copy() if name in self._model_names else value  # the reward model may keep its own
+            seen[name] = value.copy() if name in self.model_names else value  # the reward model may keep its own
         return seen[FLAT] if self.obs_mode == FLAT else seen
 
     def _info(self, observations: dict[str, Array], output: SignalOutput) -> dict[str, Any]:
@@ -356,7 +357,7 @@ class EFMEnv(gym.Env[Any, Array]):
         if self._window is None:
             from efm_envs.window import Window
 
-            self._window = Window(self._scene, self.render_camera, self._render_size, self.task.control_dt_s)
+            self._window = Window(self._scene, self.render_camera, self.render_size, self.task.control_dt_s)
         self._window.show()
 
 
@@ -379,7 +380,8 @@ def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
-def _positive(option: str, value: Any) -> int:
+def positive(option: str, value: Any) -> int:
+    """Returns an option's value; raises EFMError if it is no whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise EFMError(f"{option} is a whole number, at least 1; got {value!r}.")
     return int(value)
@@ -388,7 +390,7 @@ def _positive(option: str, value: Any) -> int:
 def _size(option: str, value: Sequence[int]) -> tuple[int, int]:
     if np.shape(value) != (2,):
         raise EFMError(f"{option} is (height, width) in pixels; got {value!r}.")
-    height, width = (_positive(option, length) for length in value)
+    height, width = (positive(option, length) for length in value)
     if height > LARGEST_PICTURE[0] or width > LARGEST_PICTURE[1]:
         raise EFMError(f"{option} is at most {LARGEST_PICTURE[0]} × {LARGEST_PICTURE[1]} pixels; got {value!r}.")
     return height, width

@@ -100,7 +100,7 @@ def register_envs() -> None:
     """Makes every id known to Gymnasium, with strings for entry points, so that a spec can be stored as JSON."""
     for row in REGISTRATIONS:
         kwargs = {"task": row.task, "step_limit": row.step_limit, **row.task_options}
-        gym.register(row.id, entry_point="efm_envs.env:EFMEnv", kwargs=kwargs)
+        gym.register(row.id, "efm_envs.env:EFMEnv", vector_entry_point="efm_envs.vector:EFMVectorEnv", kwargs=kwargs)
 
 
 def ids(tags: Collection[str] | None = None) -> list[str]:

@@ -69,10 +69,13 @@ class RewardSignal:
         self._steps_to_go = np.where(mask, self._ask(observations, goals), self._steps_to_go)
         return self._output(np.zeros(self.num_envs))
 
-    def step(self, observations: Mapping[str, Array], goals: Goals) -> SignalOutput:
-        """Takes the observations after a control step."""
+    def step(self, observations: Mapping[str, Array], goals: Goals, starting: Array | None = None) -> SignalOutput:
+        """Takes the observations after a control step; in envs in `starting` (B,) bool they are the first of an episode, worth nothing."""
+        if starting is not None and starting.any():
+            self.model.reset(goals, starting)
         before, self._steps_to_go = self._steps_to_go, self._ask(observations, goals)
-        return self._output(before - self._steps_to_go)
+        reward = before - self._steps_to_go
+        return self._output(reward if starting is None else np.where(starting, 0.0, reward))
 
     def get_state(self) -> SignalState:
         """Returns the d (B,) that the next reward starts from, and the model's memory."""

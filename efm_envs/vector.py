@@ -1,0 +1,457 @@
+"""EFMVectorEnv: one task in many simulations at once, stepped by native threads. Bit for bit what as many single envs do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from mujoco.batch import Batch, SimulationError
+
+from efm_envs.env import EFMEnv, positive
+from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
+from efm_envs.rendering import CameraRenderer, Scene
+from efm_envs.rewards.base import TRUE_SUCCESS
+from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
+from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
+
+NO_STAGE, DERIVED = int(mujoco.mjtStage.mjSTAGE_NONE), int(mujoco.mjtStage.mjSTAGE_VEL)
+DIVERGED = [int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)]
+
+
+class BatchPhysics:
+    """The fields of a batch, as tasks read them: live arrays (B, …)."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        view = self._batch.bind(name)
+        if not view.flags.writeable:  # a derived field, which is empty until the next call
+            self._batch.forward(stage=DERIVED)
+        setattr(self, name, view)  # the next look-up does not come here
+        return view
+
+
+class RowPhysics:
+    """One simulation of a batch, as a batch of one: live arrays (1, …)."""
+
+    def __init__(self, physics: BatchPhysics, row: int) -> None:
+        self._physics, self._row = physics, row
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        view: Array = getattr(self._physics, name)[self._row : self._row + 1]
+        setattr(self, name, view)
+        return view
+
+
+@dataclass(frozen=True)
+class VectorEnvState:
+    """Everything that decides how a vector env goes on, made by `EFMVectorEnv.get_state`; shares nothing with it."""
+
+    task: str
+    physics: Array  # (B, mjSTATE_INTEGRATION)
+    scenarios: tuple[Scenario, ...]
+    episode_keys: tuple[tuple[int, int], ...]
+    elapsed_steps: Array
+    ended: Array
+    signal: SignalState
+
+
+class EnvOfBatch:
+    """One env of a vector env, with what experts and tools read of a single one. It cannot be stepped alone."""
+
+    def __init__(self, envs: "EFMVectorEnv", row: int) -> None:
+        self._envs, self._row = envs, row
+        self.physics = RowPhysics(envs.physics, row)
+        self.action_space = envs.single_action_space
+
+    @property
+    def unwrapped(self) -> "EnvOfBatch":
+        """Itself."""
+        return self
+
+    @property
+    def task(self) -> Task:
+        """What the episodes are about."""
+        return self._envs.task
+
+    @property
+    def goals(self) -> Goals:
+        """The present goal, as a batch of one."""
+        return self._envs.goals_of(self._row)
+
+    @property
+    def scenario(self) -> Scenario:
+        """How the present episode began."""
+        return self._envs.scenarios[self._row]
+
+    @property
+    def episode_key(self) -> tuple[int, int]:
+        """(s, k) of the present episode."""
+        return self._envs.episode_keys[self._row]
+
+    @property
+    def episode_count(self) -> int:
+        """Episodes begun so far."""
+        return int(self._envs.episode_counts[self._row])
+
+    @property
+    def elapsed_steps(self) -> int:
+        """Control steps of the present episode."""
+        return int(self._envs.elapsed_steps[self._row])
+
+    @property
+    def step_limit(self) -> int:
+        """Control steps after which an episode is truncated."""
+        return self._envs.step_limit
+
+    @property
+    def task_description(self) -> str:
+        """The present instruction, under the name LeRobot reads."""
+        return self._envs.goals.instructions[self._row]
+
+    @property
+    def _max_episode_steps(self) -> int:
+        """The step limit, under the name LeRobot reads."""
+        return self.step_limit
+
+
+class EFMVectorEnv(VectorEnv[Any, Array, Array]):
+    """A task in `num_envs` simulations. Made by `gym.make_vec`, whose keywords these are.
+
+    Args:
+        num_envs: how many.
+        num_threads: that step them; 0 is one for each processor. The results do not depend on it.
+        autoreset_mode: Gymnasium's, as an `AutoresetMode` or its value: "NextStep", "SameStep" or "Disabled".
+        max_episode_steps: shortens episodes, as for a single env.
+        **options: every keyword of `EFMEnv`.
+
+    Seeds are Gymnasium's: `reset(seed=s)` resets env i with s + i, a list gives one for each. Episodes are then those of a single env
+    with that seed. In the mode "Disabled", an env whose episode has ended stays as it is, at a reward of 0 and at no cost to the
+    physics, until `reset(options={"reset_mask": mask})`. A simulation that diverges ends its own episode only: `truncated`, and
+    `info["error"]` says why.
+
+    Attributes:
+        task, step_limit, terminate_on, obs_mode: as of a single env.
+        envs: the envs of the batch, for experts and tools.
+        signal: turns the reward model's output into reward and predicted success; the model is asked once for all envs.
+        goals: the present goals.
+        episode_keys, episode_counts, elapsed_steps: of each env.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        num_threads: int = 0,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.num_envs = positive("num_envs", num_envs)
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int | np.integer) or num_threads < 0:
+            raise EFMError(f"num_threads is a whole number, 0 (one for each processor) or more; got {num_threads!r}.")
+        mode = getattr(autoreset_mode, "value", autoreset_mode)
+        self.autoreset_mode = AutoresetMode(one_of("autoreset_mode", mode, [m.value for m in AutoresetMode]))
+        self._single = EFMEnv(**options)  # says what each of them is
+        self.task, self.step_limit, self.obs_mode = self._single.task, self._single.step_limit, self._single.obs_mode
+        if max_episode_steps is not None:
+            self.step_limit = min(self.step_limit, positive("max_episode_steps", max_episode_steps))
+        self.terminate_on, self.render_mode = self._single.terminate_on, self._single.render_mode
+        self.metadata = {**self._single.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_action_space, self.single_observation_space = self._single.action_space, self._single.observation_space
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
+        self.batch = Batch(self.task.model, self.num_envs, int(num_threads), persistent=self.task.reads_derived)
+        self.physics = BatchPhysics(self.batch)
+        self.signal = RewardSignal(self._single.signal.model, self.num_envs, self._single.signal.success_threshold)
+        self._scene = _BatchScene(self)
+        self._observation_camera = CameraRenderer(self._scene, *self._single.image_size)
+        self._render_camera = CameraRenderer(self._scene, *self._single.render_size)
+
+        self.goals = Goals([])
+        self.scenarios: list[Scenario] = []
+        self.episode_keys = [(0, -1)] * self.num_envs
+        self.episode_counts = np.zeros(self.num_envs, np.int64)
+        self.elapsed_steps = np.zeros(self.num_envs, np.int64)
+        self._ended = np.zeros(self.num_envs, bool)
+        self.envs = [EnvOfBatch(self, row) for row in range(self.num_envs)]
+
+    # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes, in all envs or in those of `options["reset_mask"]` (B,) bool; the other options are a single env's.
+
+        Raises:
+            EFMError: a bad seed, mask or option. All envs stay as they were.
+        """
+        options = dict(options or {})
+        mask = self._checked_mask(options.pop("reset_mask", None))
+        seeds = self._seeds(seed)
+        if not self.scenarios and not mask.all():
+            raise gym.error.ResetNeeded("the first reset() resets all envs: leave reset_mask out.")
+        rows = np.flatnonzero(mask).tolist()
+        self._start(rows, [self._next_episode(row, seeds[row], options) for row in rows])
+        observations = self._observe()
+        output = self.signal.reset(self._single.pick(observations, self._single.model_names), self.goals, mask)
+        return self._policy_observation(observations), self._infos(observations, output, mask)
+
+    def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Runs one control step in every env that is in an episode.
+
+        Args:
+            actions: (B, A) finite; what lies outside [-1, 1] is clipped.
+
+        Raises:
+            InvalidActionError: wrong shape, or not finite; says which env. All envs stay as they were.
+        """
+        if not self.scenarios:
+            raise gym.error.ResetNeeded("call reset() before step().")
+        actions = self._checked(actions)
+        starting = self._ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, bool)
+        acting = ~self._ended
+        errors = self._advance(actions, acting)
+        if starting.any():
+            rows = np.flatnonzero(starting).tolist()
+            self._start(rows, [self._next_episode(row, None, {}) for row in rows])
+        observations = self._observe()
+        output = self.signal.step(self._single.pick(observations, self._single.model_names), self.goals, starting)
+        rewards = np.where(acting, output.reward, 0.0)
+        terminated, truncated = self._ends(observations, output, acting, errors)
+        infos = self._infos(observations, output, np.ones(self.num_envs, bool))
+        for row, error in errors.items():
+            infos = self._add_info(infos, {"error": error}, row)
+        seen = self._policy_observation(observations)
+        self._ended = terminated | truncated
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
+            seen, infos = self._restart(seen, infos)
+        return seen, rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[Array, ...] | None:
+        """Returns a picture (H, W, 3) uint8 of each env in "rgb_array" mode."""
+        if self.render_mode != "rgb_array":
+            gym.logger.warn('render() of a vector env needs a mode: gym.make_vec(..., render_mode="rgb_array").')
+            return None
+        return tuple(self.render_env(row) for row in range(self.num_envs))
+
+    def render_env(self, row: int) -> Array:
+        """Returns a picture (H, W, 3) uint8 of one env, in any mode."""
+        self._scene.row = range(self.num_envs)[row]
+        return self._render_camera.render(self._single.render_camera)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Frees what drawing took."""
+        self._observation_camera.close()
+        self._render_camera.close()
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Returns an attribute of each env, for example `episode_key`."""
+        return tuple(getattr(env, name) for env in self.envs)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Returns what a method of each env returns, or an attribute of each."""
+        values = self.get_attr(name)
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in values)
+
+    # -- what Gymnasium has no word for ----------------------------------------------------------------------------------------------
+
+    def get_state(self) -> VectorEnvState:
+        """Returns everything that decides how this vector env goes on."""
+        if not self.scenarios:
+            raise gym.error.ResetNeeded("call reset() before get_state().")
+        physics, signal = self.batch.state.copy(), self.signal.get_state()
+        keys, steps, ended = tuple(self.episode_keys), self.elapsed_steps.copy(), self._ended.copy()
+        return VectorEnvState(self.task.fingerprint, physics, tuple(self.scenarios), keys, steps, ended, signal)
+
+    def set_state(self, state: VectorEnvState) -> None:
+        """Goes on, bit for bit, from where `get_state` was called, in this vector env or another of the same id, options and size.
+
+        Raises:
+            InvalidStateError: the state is another task's, or of another number of envs.
+        """
+        if not isinstance(state, VectorEnvState):
+            raise InvalidStateError(f"set_state() takes what get_state() returned; got {type(state).__name__}.")
+        if (state.task, state.physics.shape) != (self.task.fingerprint, self.batch.state.shape):
+            raise InvalidStateError(
+                f"the state is of {len(state.physics)} envs of task {state.task!r}; these are {self.num_envs} of {self.task.fingerprint!r}."
+            )
+        self.scenarios = list(state.scenarios)
+        self.goals = Goals(scenario.goal for scenario in self.scenarios)
+        self.batch.state[:] = state.physics
+        self.batch.forward(stage=DERIVED)
+        self.episode_keys, self.elapsed_steps, self._ended = list(state.episode_keys), state.elapsed_steps.copy(), state.ended.copy()
+        self.episode_counts += 1
+        self.signal.set_state(state.signal)
+
+    def goals_of(self, row: int) -> Goals:
+        """Returns the present goal of one env, as a batch of one; the same object throughout an episode."""
+        return self._goals[row]
+
+    # -- private ---------------------------------------------------------------------------------------------------------------------
+
+    def _start(self, rows: list[int], episodes: Sequence[tuple[tuple[int, int], Scenario]]) -> None:
+        """Starts episodes in some envs."""
+        if not self.scenarios:
+            self.scenarios = [scenario for _, scenario in episodes]
+            self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
+        self.batch.reset(rows, stage=NO_STAGE)
+        for row, (key, scenario) in zip(rows, episodes, strict=True):
+            self.episode_keys[row], self.scenarios[row], self._goals[row] = key, scenario, Goals([scenario.goal])
+            for name, value in scenario.physics.items():
+                getattr(self.physics, name)[row] = value
+        self.batch.forward(rows, stage=DERIVED)
+        self.goals = Goals(scenario.goal for scenario in self.scenarios)
+        self.episode_counts[rows] += 1
+        self.elapsed_steps[rows] = 0
+        self._ended[rows] = False
+
+    def _restart(self, seen: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Starts the next episodes where one has just ended; returns what is seen now, and what was seen at the end in `infos`."""
+        ended, none = self._ended.copy(), np.zeros(self.num_envs, bool)
+        rows = np.flatnonzero(ended).tolist()
+        final: dict[str, Any] = {}
+        for row in rows:
+            last = seen[row] if isinstance(seen, np.ndarray) else {name: value[row] for name, value in seen.items()}
+            final_info = {name: _scalar(values[row]) for name, values in infos.items() if infos.get(f"_{name}", none)[row]}
+            final = self._add_info(final, {"final_obs": last, "final_info": final_info}, row)
+        self._start(rows, [self._next_episode(row, None, {}) for row in rows])
+        observations = self._observe()
+        output = self.signal.reset(self._single.pick(observations, self._single.model_names), self.goals, ended)
+        new = self._infos(observations, output, np.ones(self.num_envs, bool))
+        return self._policy_observation(observations), {**new, **final}
+
+    def _advance(self, actions: Array, acting: Array) -> dict[int, str]:
+        """Runs one control step in some envs; returns what went wrong, by env."""
+        self.task.apply(self.physics, np.where(acting[:, None], actions, 0.0))
+        before = self._divergences()
+        errors: dict[int, str] = {}
+        try:
+            stage = DERIVED if self.task.reads_derived else NO_STAGE
+            self.batch.step(None if acting.all() else np.flatnonzero(acting), self.task.substeps, stage)
+        except SimulationError as error:
+            errors = {int(row): self.batch.error(int(row)) for row in error.ids}
+        for row in np.flatnonzero(self._divergences() > before):
+            errors.setdefault(int(row), "the simulation diverged: MuJoCo found a position, velocity or acceleration that is not finite.")
+        self.elapsed_steps[acting] += 1
+        return errors
+
+    def _divergences(self) -> Array:
+        """Returns (B,): how often MuJoCo found that a simulation had diverged."""
+        return np.asarray(self.batch.warning[:, DIVERGED, 1].sum(axis=1))
+
+    def _ends(
+        self, observations: Mapping[str, Array], output: SignalOutput, acting: Array, errors: Mapping[int, str]
+    ) -> tuple[Array, Array]:
+        """Returns which episodes terminated, and which were truncated, each (B,) bool."""
+        success = {"predicted": output.predicted_success, "true": observations[TRUE_SUCCESS]}.get(self.terminate_on)
+        terminated = acting & success if success is not None else np.zeros(self.num_envs, bool)
+        truncated = acting & (self.elapsed_steps >= self.step_limit)
+        truncated[list(errors)] = True
+        return terminated, truncated
+
+    def _next_episode(self, row: int, seed: int | None, options: dict[str, Any]) -> tuple[tuple[int, int], Scenario]:
+        self._single.episode_key = self.episode_keys[row]
+        return self._single.next_episode(seed, dict(options))
+
+    def _observe(self) -> dict[str, Array]:
+        return self._single.observer.observe(self._single.all_names, self.physics, self.goals, self._draw)
+
+    def _draw(self, camera: str) -> Array:
+        pictures = []
+        for row in range(self.num_envs):
+            self._scene.row = row
+            pictures.append(self._observation_camera.render(camera))
+        return np.stack(pictures)
+
+    def _policy_observation(self, observations: Mapping[str, Array]) -> Any:
+        seen = {}
+        for name in self._single.observer.policy_names:
+            value = observations[name]
+            seen[name] = value.copy() if name in self._single.model_names else value  # the reward model may keep its own
+        return seen[self.obs_mode] if self.obs_mode == "flat" else seen
+
+    def _infos(self, observations: Mapping[str, Array], output: SignalOutput, mask: Array) -> dict[str, Any]:
+        """Returns `info` as Gymnasium's vector envs have it: values (B,), and which of them are there."""
+        values = {
+            "is_success": observations[TRUE_SUCCESS].copy(),
+            "predicted_success": output.predicted_success,
+            "steps_to_go": output.steps_to_go.copy(),
+            "instruction": np.array([*self.goals.instructions, None], object)[:-1],
+            **self.task.info(self.physics, self.goals),
+        }
+        infos: dict[str, Any] = {}
+        for name, value in values.items():
+            value[~mask] = None if value.dtype == object else 0
+            infos[name], infos[f"_{name}"] = value, mask.copy()
+        return infos
+
+    def _checked(self, actions: Array) -> Array:
+        shape = (self.num_envs, *(self.single_action_space.shape or ()))
+        try:
+            values = np.asarray(actions, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidActionError(f"the actions are {shape} numbers; got {actions!r}.") from error
+        if values.shape != shape:
+            raise InvalidActionError(f"the actions of these envs have shape {shape}; got {values.shape}.")
+        if not np.isfinite(values).all():
+            row, element = np.argwhere(~np.isfinite(values))[0]
+            raise InvalidActionError(
+                f"an action must be finite; element {element} of env {row}'s is {values[row, element]}: {values[row]}."
+            )
+        return np.minimum(np.maximum(values, -1.0), 1.0)
+
+    def _checked_mask(self, mask: Any) -> Array:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise EFMError(f"reset_mask is an array ({self.num_envs},) of bool, True where an env is to be reset; got {mask!r}.")
+        return mask.copy()
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+            return [int(seed) + row for row in range(self.num_envs)]
+        seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise EFMError(f"seed is a whole number, or one for each of {self.num_envs} envs; got {len(seeds)}.")
+        return seeds
+
+
+def _scalar(value: Any) -> Any:
+    """Returns a number of numpy's as Python's, which is how `_add_info` knows it for one."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class _BatchScene(Scene):
+    """What cameras see of the env `row`."""
+
+    def __init__(self, envs: EFMVectorEnv) -> None:
+        self.row = 0
+        self._envs, self._task = envs, envs.task
+        self._drawn: mujoco.MjData | None = None
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """The state that is drawn; up to date after `update`."""
+        if self._drawn is None:
+            self._drawn = mujoco.MjData(self.model)
+        return self._drawn
+
+    def update(self) -> None:
+        """Brings the drawn state up to date."""
+        if self.model is self._task.model:
+            self._envs.batch.get_data(self.row, self.data)
+        else:
+            self._task.pose(self._envs.envs[self.row].physics, SinglePhysics(self.data))
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)

@@ -1,0 +1,279 @@
+"""EFMVectorEnv: bit for bit what as many single envs do, in every autoreset mode; and what only a batch has."""
+
+import copy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
+
+import efm_envs
+from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, UnknownOptionError
+from efm_envs.vector import EFMVectorEnv
+from tests.efm_envs.fakes import POINT_MASS
+
+NUM_ENVS, LIMIT = 5, 7
+INSERT = "EFM-InsertEE-v0"
+
+
+def made(env_id: str = POINT_MASS, num_envs: int = NUM_ENVS, **kwargs: Any) -> Any:
+    return gym.make_vec(env_id, num_envs=num_envs, **kwargs)
+
+
+def singles(env_id: str, mode: AutoresetMode, num_envs: int = NUM_ENVS, **kwargs: Any) -> Any:
+    return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **kwargs)
+
+
+def random_actions(envs: Any, steps: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, *envs.action_space.shape)).astype(np.float32)
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """Bit for bit, through dicts, tuples and arrays of objects."""
+    if isinstance(a, dict):
+        assert set(a) == set(b), where
+        for name in a:
+            assert_same(a[name], b[name], f"{where}/{name}")
+    elif isinstance(a, tuple) or (isinstance(a, np.ndarray) and a.dtype == object):
+        assert len(a) == len(b)
+        for i, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_same(one, other, f"{where}/{i}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and np.array_equal(a, b), (where, a, b)
+    else:
+        assert a == b, where
+
+
+def test_make_vec_gives_the_batch(env_id: str) -> None:
+    envs = made(env_id, num_envs=2)
+    assert isinstance(envs.unwrapped, EFMVectorEnv) and envs.num_envs == 2
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_batch_is_bit_identical_to_single_envs(env_id: str, mode: AutoresetMode) -> None:
+    envs = made(env_id, autoreset_mode=mode, num_threads=2, step_limit=LIMIT)
+    others = singles(env_id, mode, step_limit=LIMIT)
+    assert_same(envs.reset(seed=3), others.reset(seed=3), "reset")
+    for k, actions in enumerate(random_actions(envs, 20)):
+        stepped = envs.step(actions)
+        assert_same(stepped, others.step(actions), f"step {k}")
+        ended = stepped[2] | stepped[3]
+        if mode is AutoresetMode.DISABLED and ended.any():
+            resets = [e.reset(options={"reset_mask": ended.copy()}) for e in (envs, others)]
+            assert_same(*resets, f"reset after {k}")
+
+
+@pytest.mark.parametrize("terminate_on", ["predicted", "true", "never"])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_experts_succeed_at_the_same_steps_as_in_single_envs(mode: AutoresetMode, terminate_on: str) -> None:
+    runs = []
+    for envs in (made(autoreset_mode=mode, terminate_on=terminate_on), singles(POINT_MASS, mode, terminate_on=terminate_on)):
+        expert, seen = efm_envs.make_expert(envs, "human"), []
+        envs.reset(seed=5)
+        for _ in range(60):
+            seen.append(envs.step(expert.act())[:4])
+            ended = seen[-1][2] | seen[-1][3]
+            if mode is AutoresetMode.DISABLED and ended.any():
+                envs.reset(options={"reset_mask": ended.copy()})
+        runs.append(tuple(seen))
+    assert_same(*runs)
+
+
+def test_other_observations_are_those_of_single_envs(obs_mode: str) -> None:
+    pixels = {"image_size": (24, 32), "cameras": ["top", "left/wrist"]} if obs_mode != "flat" else {}
+    kwargs = {"obs_mode": obs_mode, "num_envs": 2, **pixels}
+    envs, others = made(INSERT, **kwargs), singles(INSERT, AutoresetMode.NEXT_STEP, **kwargs)
+    assert envs.observation_space == others.observation_space
+    assert_same(envs.reset(seed=0)[0], others.reset(seed=0)[0])
+    for actions in random_actions(envs, 3):
+        assert_same(envs.step(actions)[0], others.step(actions)[0])
+    envs.close()
+    others.close()
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    runs = []
+    for num_threads in (0, 1, 2, 3):
+        envs = made("EFM-LanguageTable4-v0", num_threads=num_threads, step_limit=LIMIT)
+        runs.append((envs.reset(seed=1), *(envs.step(actions) for actions in random_actions(envs, 15))))
+    for other in runs[1:]:
+        assert_same(runs[0], other)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_rewards_telescope(env_id: str, mode: AutoresetMode) -> None:
+    envs = made(env_id, autoreset_mode=mode, step_limit=LIMIT)
+    _, info = envs.reset(seed=0)
+    first, total, starting, whole = info["steps_to_go"].copy(), np.zeros(NUM_ENVS), np.zeros(NUM_ENVS, bool), 0
+    for actions in random_actions(envs, 3 * LIMIT):
+        _, rewards, terminated, truncated, info = envs.step(actions)
+        ended = terminated | truncated
+        if mode is AutoresetMode.NEXT_STEP:
+            assert not rewards[starting].any() and not ended[starting].any()
+            first[starting], total[starting] = info["steps_to_go"][starting], 0.0
+        total += rewards
+        last = info["final_info"]["steps_to_go"] if mode is AutoresetMode.SAME_STEP and ended.any() else info["steps_to_go"]
+        np.testing.assert_allclose(total[ended], (first - last)[ended], atol=1e-6)
+        whole += ended.sum()
+        if mode is AutoresetMode.DISABLED and ended.any():
+            _, info = envs.reset(options={"reset_mask": ended})
+        if mode is not AutoresetMode.NEXT_STEP:
+            first[ended], total[ended] = info["steps_to_go"][ended], 0.0
+        starting = ended
+    assert whole >= NUM_ENVS
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_the_model_is_asked_once_a_step_and_once_more_where_episodes_restart_in_the_same_step(mode: AutoresetMode) -> None:
+    envs = made(autoreset_mode=mode, step_limit=3, terminate_on="never")
+    envs.reset(seed=0)
+    calls = []
+    for actions in random_actions(envs, 3):
+        before = envs.unwrapped.signal.calls
+        envs.step(actions)
+        calls.append(envs.unwrapped.signal.calls - before)
+    assert calls == ([1, 1, 2] if mode is AutoresetMode.SAME_STEP else [1, 1, 1])
+
+
+def test_an_env_whose_episode_is_over_stays_as_it_is_until_it_is_reset() -> None:
+    envs = made(INSERT, autoreset_mode="Disabled", step_limit=2, terminate_on="never")
+    envs.reset(seed=0)
+    actions = random_actions(envs, 4)
+    envs.step(actions[0])
+    envs.step(actions[1])
+    envs.reset(options={"reset_mask": np.arange(NUM_ENVS) == 1})
+    batch = envs.unwrapped.batch
+    before, time = batch.bind("qpos").copy(), batch.bind("time").copy()
+    observations, rewards, terminated, truncated, _ = envs.step(actions[2])
+    over = np.arange(NUM_ENVS) != 1
+    assert (batch.bind("qpos")[over] == before[over]).all() and (batch.bind("time")[over] == time[over]).all(), "no physics"
+    assert (batch.bind("qpos")[1] != before[1]).any() and batch.bind("time")[1] > time[1]
+    assert not rewards[over].any() and not (terminated | truncated)[over].any()
+
+
+def test_a_restored_state_goes_on_bit_for_bit_in_another_batch(env_id: str) -> None:
+    envs, other = made(env_id, step_limit=LIMIT), made(env_id, step_limit=LIMIT, num_threads=1)
+    envs.reset(seed=2)
+    before, after = np.split(random_actions(envs, 18), 2)
+    for actions in before:
+        envs.step(actions)
+    state = copy.deepcopy(envs.unwrapped.get_state())
+    expected = tuple(envs.step(actions) for actions in after)
+    other.reset(seed=9)
+    for restored in (envs, other):
+        restored.unwrapped.set_state(state)
+        assert_same(expected, tuple(restored.step(actions) for actions in after))
+
+
+def test_a_simulation_that_diverges_ends_its_own_episode_only(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    envs, others = made(INSERT), made(INSERT)
+    for e in (envs, others):
+        e.reset(seed=0)
+    envs.unwrapped.batch.state[2, 3] = np.nan
+    actions = random_actions(envs, 2)
+    (_, rewards, terminated, truncated, info), expected = envs.step(actions[0]), others.step(actions[0])
+    assert truncated.tolist() == [False, False, True, False, False] and not terminated.any()
+    assert "the simulation diverged" in info["error"][2] and info["_error"].tolist() == truncated.tolist()
+    healthy = np.arange(NUM_ENVS) != 2
+    assert (rewards[healthy] == expected[1][healthy]).all()
+    _, rewards, _, truncated, info = envs.step(actions[1])
+    assert rewards[2] == 0.0 and not truncated.any() and "error" not in info
+    assert (rewards[healthy] == others.step(actions[1])[1][healthy]).all()
+
+
+def test_what_was_returned_does_not_change_afterwards() -> None:
+    envs = made(INSERT)
+    kept = [envs.reset(seed=0)[0], *(envs.step(actions)[0] for actions in random_actions(envs, 3))]
+    copies = copy.deepcopy(kept)
+    for observation in kept[:2]:
+        for value in observation.values():
+            value[:] = 0
+    for actions in random_actions(envs, 2, seed=1):
+        envs.step(actions)
+    assert_same(tuple(kept[2:]), tuple(copies[2:]))
+
+
+def test_gymnasiums_wrappers_work_around_it() -> None:
+    envs = RecordEpisodeStatistics(NormalizeObservation(made(obs_mode="flat", step_limit=LIMIT, terminate_on="never")))
+    envs.reset(seed=0)
+    lengths: list[int] = []
+    for actions in random_actions(envs, 2 * LIMIT):
+        info = envs.step(actions)[4]
+        lengths += info["episode"]["l"][info["_episode"]].tolist() if "episode" in info else []
+    assert lengths == [LIMIT] * NUM_ENVS
+
+
+def test_attributes_of_each_env_can_be_asked_for() -> None:
+    envs = made("EFM-LanguageTable4-v0")
+    _, info = envs.reset(seed=4)
+    assert envs.unwrapped.get_attr("episode_key") == tuple((4 + i, 0) for i in range(NUM_ENVS))
+    assert envs.unwrapped.call("task_description") == tuple(info["instruction"])
+    single = gym.make("EFM-LanguageTable4-v0").unwrapped
+    single.reset(seed=0, options={"scenario": envs.unwrapped.envs[3].scenario})
+    assert single.goals.instructions[0] == info["instruction"][3]
+
+
+def test_a_picture_of_one_env_is_that_of_a_single_env() -> None:
+    envs, single = made(num_envs=3, render_size=(32, 32)), gym.make(POINT_MASS, render_mode="rgb_array", render_size=(32, 32))
+    envs.reset(seed=0)
+    single.reset(seed=2)
+    assert np.array_equal(envs.unwrapped.render_env(2), single.render())
+    envs.close()
+    single.close()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_threads": -1}, "num_threads is a whole number, 0 .* or more; got -1"),
+        ({"num_envs": 0}, "num_envs is a whole number, at least 1; got 0"),
+        ({"autoreset_mode": "never"}, "unknown autoreset_mode: 'never'.* Valid: 'Disabled', 'NextStep', 'SameStep'"),
+        ({"obs_mode": "words"}, "unknown obs_mode: 'words'"),
+        ({"max_episode_steps": 0}, "max_episode_steps is a whole number, at least 1; got 0"),
+    ],
+)
+def test_bad_options_are_refused(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(EFMError, match=message):
+        made(**{"num_envs": 2, **kwargs})
+
+
+def test_bad_calls_are_refused_and_change_nothing() -> None:
+    envs, others = made(), made()
+    with pytest.raises(gym.error.ResetNeeded):
+        envs.step(np.zeros((NUM_ENVS, 2)))
+    with pytest.raises(gym.error.ResetNeeded):
+        envs.reset(options={"reset_mask": np.arange(NUM_ENVS) == 0})
+    for e in (envs, others):
+        e.reset(seed=0)
+    bad = np.zeros((NUM_ENVS, 2))
+    bad[3, 1] = np.nan
+    with pytest.raises(InvalidActionError, match="element 1 of env 3's is nan"):
+        envs.step(bad)
+    with pytest.raises(InvalidActionError, match=r"have shape \(5, 2\); got \(2,\)"):
+        envs.step(np.zeros(2))
+    for mask in (np.zeros(NUM_ENVS, bool), np.ones(3, bool), [True] * NUM_ENVS, np.ones(NUM_ENVS)):
+        with pytest.raises(EFMError, match=r"reset_mask is an array \(5,\) of bool"):
+            envs.reset(options={"reset_mask": mask})
+    with pytest.raises(EFMError, match="one for each of 5 envs; got 2"):
+        envs.reset(seed=[1, 2])
+    with pytest.raises(UnknownOptionError, match="unknown option"):
+        envs.reset(options={"peg": (0, 0)})
+    with pytest.raises(InvalidStateError, match="takes what get_state"):
+        envs.unwrapped.set_state(None)
+    with pytest.raises(InvalidStateError, match="these are 5 of"):
+        smaller = made(num_envs=2)
+        smaller.reset(seed=0)
+        envs.unwrapped.set_state(smaller.unwrapped.get_state())
+    actions = random_actions(envs, 1)[0]
+    assert_same(envs.step(actions), others.step(actions))
+
+
+def test_max_episode_steps_shortens_episodes() -> None:
+    envs = made(max_episode_steps=2, terminate_on="never")
+    envs.reset(seed=0)
+    ends = [envs.step(actions)[3].all() for actions in random_actions(envs, 2)]
+    assert ends == [False, True]
