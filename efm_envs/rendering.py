@@ -45,6 +45,7 @@ def _use_backend() -> None:
             f"no display, and neither EGL nor OSMesa is installed. On Debian or Ubuntu: apt-get install {DEBIAN_PACKAGES} "
             "(or libosmesa6). `efm doctor` shows what is found."
         )
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer draws in the thread that asks: small pictures are sooner done
     if backend in HEADLESS_BACKENDS:
         os.environ["MUJOCO_GL"] = backend  # libmujoco reads it when it makes its first context
         context_module = importlib.import_module("mujoco.rendering.classic.gl_context")
@@ -88,16 +89,18 @@ class CameraRenderer:
     Args:
         scene: what is drawn.
         height, width: size of the pictures in pixels.
+        closes_itself: at exit. A renderer of another thread than the main one is closed by that thread.
 
     Attributes:
         renders: pictures drawn so far.
     """
 
-    def __init__(self, scene: Scene, height: int, width: int) -> None:
+    def __init__(self, scene: Scene, height: int, width: int, *, closes_itself: bool = True) -> None:
+        self._renderer: mujoco.Renderer | None = None
         self.renders = 0
+        self._closes_itself = closes_itself
         self._scene = scene
         self._size = (height, width)
-        self._renderer: mujoco.Renderer | None = None
 
     def render(self, camera: str) -> np.ndarray:
         """Returns what `camera` sees, (height, width, 3) uint8, in a new array.
@@ -107,7 +110,8 @@ class CameraRenderer:
         """
         if self._renderer is None:
             self._renderer = self._make()
-            _close_at_exit(self)
+            if self._closes_itself:
+                _close_at_exit(self)
         self._scene.update()
         self._renderer.update_scene(self._scene.data, camera=camera)
         self.renders += 1
@@ -119,8 +123,14 @@ class CameraRenderer:
     def close(self) -> None:
         """Frees the GL context; more than once does no harm."""
         if self._renderer is not None:
+            context = self._renderer._gl_context
+            if context is not None:
+                context.make_current()  # MuJoCo frees by number what is in the context that is current: that may be another renderer's
             self._renderer.close()
             self._renderer = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def _make(self) -> mujoco.Renderer:
         _use_backend()

@@ -1,5 +1,6 @@
 """EFMVectorEnv: one task in many simulations at once, stepped by native threads. Bit for bit what as many single envs do."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch, SimulationError
 
+from efm_envs.batch_rendering import BatchRenderer
 from efm_envs.env import EFMEnv, positive
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
-from efm_envs.rendering import CameraRenderer, Scene
 from efm_envs.rewards.base import TRUE_SUCCESS
 from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
-from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
+from efm_envs.task import Array, Goals, Scenario, Task
 
 NO_STAGE, DERIVED = int(mujoco.mjtStage.mjSTAGE_NONE), int(mujoco.mjtStage.mjSTAGE_VEL)
 DIVERGED = [int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)]
@@ -68,9 +69,8 @@ class VectorEnvState:
 class EnvOfBatch:
     """One env of a vector env, with what experts and tools read of a single one. It cannot be stepped alone."""
 
-    def __init__(self, envs: "EFMVectorEnv", row: int) -> None:
-        self._envs, self._row = envs, row
-        self.physics = RowPhysics(envs.physics, row)
+    def __init__(self, envs: "EFMVectorEnv", row: int, physics: RowPhysics) -> None:
+        self._envs, self._row, self.physics = envs, row, physics
         self.action_space = envs.single_action_space
 
     @property
@@ -129,7 +129,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
 
     Args:
         num_envs: how many.
-        num_threads: that step them; 0 is one for each processor. The results do not depend on it.
+        num_threads: that step and draw them; 0 is one for each processor. The results do not depend on it.
         autoreset_mode: Gymnasium's, as an `AutoresetMode` or its value: "NextStep", "SameStep" or "Disabled".
         max_episode_steps: shortens episodes, as for a single env.
         **options: every keyword of `EFMEnv`.
@@ -174,9 +174,10 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.batch = Batch(self.task.model, self.num_envs, int(num_threads), persistent=self.task.reads_derived)
         self.physics = BatchPhysics(self.batch)
         self.signal = RewardSignal(self._single.signal.model, self.num_envs, self._single.signal.success_threshold)
-        self._scene = _BatchScene(self)
-        self._observation_camera = CameraRenderer(self._scene, *self._single.image_size)
-        self._render_camera = CameraRenderer(self._scene, *self._single.render_size)
+        rows = [RowPhysics(self.physics, row) for row in range(self.num_envs)]
+        workers = min(int(num_threads) or os.cpu_count() or 1, self.num_envs)
+        self._observation_cameras = BatchRenderer(self.task, self.batch, rows, self._single.image_size, workers)
+        self._render_cameras = BatchRenderer(self.task, self.batch, rows, self._single.render_size, workers)
 
         self.goals = Goals([])
         self.scenarios: list[Scenario] = []
@@ -184,7 +185,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.episode_counts = np.zeros(self.num_envs, np.int64)
         self.elapsed_steps = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
-        self.envs = [EnvOfBatch(self, row) for row in range(self.num_envs)]
+        self.envs = [EnvOfBatch(self, row, physics) for row, physics in enumerate(rows)]
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
 
@@ -241,17 +242,17 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         if self.render_mode != "rgb_array":
             gym.logger.warn('render() of a vector env needs a mode: gym.make_vec(..., render_mode="rgb_array").')
             return None
-        return tuple(self.render_env(row) for row in range(self.num_envs))
+        return tuple(self._render_cameras.render(self._single.render_camera))
 
     def render_env(self, row: int) -> Array:
         """Returns a picture (H, W, 3) uint8 of one env, in any mode."""
-        self._scene.row = range(self.num_envs)[row]
-        return self._render_camera.render(self._single.render_camera)
+        (picture,) = self._render_cameras.render(self._single.render_camera, [range(self.num_envs)[row]])
+        return picture
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees what drawing took."""
-        self._observation_camera.close()
-        self._render_camera.close()
+        self._observation_cameras.close()
+        self._render_cameras.close()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Returns an attribute of each env, for example `episode_key`."""
@@ -363,14 +364,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         return self._single.next_episode(seed, dict(options))
 
     def _observe(self) -> dict[str, Array]:
-        return self._single.observer.observe(self._single.all_names, self.physics, self.goals, self._draw)
-
-    def _draw(self, camera: str) -> Array:
-        pictures = []
-        for row in range(self.num_envs):
-            self._scene.row = row
-            pictures.append(self._observation_camera.render(camera))
-        return np.stack(pictures)
+        return self._single.observer.observe(self._single.all_names, self.physics, self.goals, self._observation_cameras.render)
 
     def _policy_observation(self, observations: Mapping[str, Array]) -> Any:
         seen = {}
@@ -430,28 +424,3 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
 def _scalar(value: Any) -> Any:
     """Returns a number of numpy's as Python's, which is how `_add_info` knows it for one."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-class _BatchScene(Scene):
-    """What cameras see of the env `row`."""
-
-    def __init__(self, envs: EFMVectorEnv) -> None:
-        self.row = 0
-        self._envs, self._task = envs, envs.task
-        self._drawn: mujoco.MjData | None = None
-
-    @property
-    def data(self) -> mujoco.MjData:
-        """The state that is drawn; up to date after `update`."""
-        if self._drawn is None:
-            self._drawn = mujoco.MjData(self.model)
-        return self._drawn
-
-    def update(self) -> None:
-        """Brings the drawn state up to date."""
-        if self.model is self._task.model:
-            self._envs.batch.get_data(self.row, self.data)
-        else:
-            self._task.pose(self._envs.envs[self.row].physics, SinglePhysics(self.data))
-        mujoco.mj_kinematics(self.model, self.data)
-        mujoco.mj_camlight(self.model, self.data)

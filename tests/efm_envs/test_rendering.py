@@ -1,5 +1,6 @@
 """Pictures: things are where they should be, nothing is drawn that nobody asked for, and a machine that cannot draw says why."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from efm_envs import rendering
 from efm_envs.errors import RenderingError
 from tests.efm_envs.fakes import POINT_MASS
 
+LANGUAGE_TABLE = "EFM-LanguageTable4-v0"
 WITHOUT_DISPLAY = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
 
 
@@ -139,3 +141,21 @@ def test_pictures_left_open_do_not_break_the_exit() -> None:
     code = f"import efm_envs, gymnasium as gym; e = gym.make({POINT_MASS!r}, obs_mode='pixels'); e.reset(); print('drawn')"
     result = subprocess.run([sys.executable, "-c", code], env=WITHOUT_DISPLAY, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "drawn\n", "")
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten"])
+def test_a_renderer_that_goes_leaves_the_pictures_of_others_as_they_were(how: str) -> None:
+    """MuJoCo's own frees textures and buffers, by number, in whichever context is current."""
+    first, second = (gym.make(env_id, obs_mode="pixels", image_size=(48, 48)).unwrapped for env_id in (LANGUAGE_TABLE, "EFM-InsertEE-v0"))
+    first.reset(seed=0)
+    expected = second.reset(seed=0)[0]["pixels/angle"]
+    if how == "closed":
+        first.close()
+    del first
+    gc.collect()
+    assert np.array_equal(second.reset(seed=0)[0]["pixels/angle"], expected)
+    third = gym.make(LANGUAGE_TABLE, obs_mode="pixels", image_size=(48, 48))
+    third.reset(seed=0)
+    assert np.array_equal(second.reset(seed=0)[0]["pixels/angle"], expected)
+    second.close()
+    third.close()
