@@ -68,7 +68,7 @@ def evaluate(
 
     Args:
         policy: acts on a batch of observations; or a function that makes such a policy from the list of envs, for example
-            `functools.partial(efm_envs.make_expert, style="direct")`.
+            `functools.partial(efm_envs.make_expert, style="clean")`.
         env_id: a registered id.
         episodes: how many.
         seed: which set of evaluation episodes.

@@ -14,7 +14,7 @@ from efm_envs.tasks.aloha.task import ACTION_M, JOINTS, AlohaTask
 
 TAU_S = 0.15  # were its command held, a tool at speed v would come to rest v · TAU_S from here
 GAIN_PER_S = 8.0  # how fast the command makes up for where that is off
-LEASH_M = 0.05  # a command farther ahead of its tool would only press harder
+LEASH_M = 0.05  # a command farther ahead of its tool, at its usual speed, would only press harder
 
 FAR_M, STEADY = 0.05, 0.4  # a shaking hand shakes less the nearer it is to where it goes, down to this share
 
@@ -46,8 +46,9 @@ class CleanExpert(Expert):
         targets = np.array([move.target for move in way.moves])
         targets += shake * (STEADY + (1.0 - STEADY) * np.minimum(1.0, _lengths(targets - tools) / FAR_M))
         moves = min(1.0, GAIN_PER_S * task.control_dt_s) * (targets - rest)
-        fastest = SPEED_M_S * share * task.control_dt_s * np.array([[move.speed] for move in way.moves])
-        wanted = tools + _shortened(commands + _shortened(moves, fastest) - tools, LEASH_M)
+        speeds = np.array([[move.speed] for move in way.moves])
+        moves = _shortened(moves, SPEED_M_S * share * task.control_dt_s * speeds)
+        wanted = tools + _shortened(commands + moves - tools, LEASH_M * speeds)
         return self._actions(commands, wanted, np.where([move.is_open for move in way.moves], 1.0, -1.0))
 
     def _actions(self, commands: Array, wanted: Array, grippers: Array) -> Array:

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
+import efm_assets
 import efm_envs
 from efm_envs.data import Episode, load_episodes, save_episodes
 from efm_envs.errors import EFMError, InvalidActionError, UnknownNameError, UnknownOptionError
@@ -367,6 +368,18 @@ class Posed:
         self.data.qpos[:16] = ctrl
 
 
+@pytest.mark.parametrize(("scene", "task_class"), [("insert", Insert), ("transfer_cube", TransferCube)])
+def test_the_scenes_keyframe_is_home(scene: str, task_class: Any) -> None:
+    """So that who opens the file in a viewer finds the arms where episodes start."""
+    model = mujoco.MjModel.from_xml_path(str(efm_assets.path(f"aloha/{scene}.xml")))
+    np.testing.assert_allclose(model.key("home").ctrl, station.home_ctrl(), atol=1e-5)
+    np.testing.assert_allclose(model.key("home").qpos[:16], station.home_ctrl(), atol=1e-5)
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, 0)
+    mujoco.mj_forward(model, data)
+    assert data.contact.dist.min(initial=0.0) > -1e-6, "nothing is inside anything else"
+
+
 @pytest.mark.parametrize("aloha_id", IDS)
 def test_stages_go_from_nothing_to_success_in_an_experts_episodes(aloha_id: str) -> None:
     env, seen = made(aloha_id, terminate_on="true"), set()
@@ -436,6 +449,7 @@ def test_the_cube_is_handed_over_when_the_left_gripper_alone_holds_it(
     left_m: float, right_m: float, in_the_air: int, on_the_table: int
 ) -> None:
     posed = Posed(TransferCube())
+    posed.data.userdata[0] = 1.0  # the right gripper had it
     for height, stage in ((0.2, in_the_air), (0.02, on_the_table)):
         posed.lay("cube", 0.0, height)
         posed.grip(((-0.0155, 0.5, height), left_m), ((0.0155, 0.5, height), right_m))
@@ -444,6 +458,7 @@ def test_the_cube_is_handed_over_when_the_left_gripper_alone_holds_it(
 
 def test_one_finger_of_the_left_gripper_is_no_hold() -> None:
     posed = Posed(TransferCube())
+    posed.data.userdata[0] = 1.0  # the right gripper had it
     posed.lay("cube", 0.0, 0.2)
     posed.grip(((-0.0155, 0.5, 0.2), HOLDING_M), ((0.2, 0.5, 0.2), OPEN_M))
     assert posed.stage() == 4
@@ -451,6 +466,41 @@ def test_one_finger_of_the_left_gripper_is_no_hold() -> None:
         posed.grip(((-0.0155, 0.5, 0.2), HOLDING_M), ((0.2, 0.5, 0.2), OPEN_M))
         posed.data.joint(f"left/{finger}").qpos[0] = OPEN_M
         assert posed.stage() == 0
+
+
+def test_a_cube_that_the_left_gripper_picked_up_itself_was_not_handed_over() -> None:
+    env = made("EFM-TransferCubeEE-v0")
+    env.reset(seed=0, options={"cube": (0.0, 0.5)})
+    task, physics = env.task, env.physics
+    left, picked_up = env.data.site("left/tool"), False
+    for _ in range(60):
+        cube = env.data.body("cube").xpos
+        above = cube - np.array([0.0155, 0.0, 0.0])
+        aside = np.linalg.norm((above - left.xpos)[:2])
+        is_there = np.linalg.norm(above - left.xpos) < 0.01
+        target = above if aside < 0.02 else above + np.array([0.0, 0.0, 0.1])
+        picked_up |= is_there
+        grip = -1.0 if picked_up else 1.0
+        rise = [0.0, 0.0, 0.2] if picked_up and env.data.joint("left/left_finger").qpos[0] < 0.0215 else [0.0, 0.0, 0.0]
+        move = np.clip((target + rise - left.xpos) / 0.03 * 0.5, -1, 1)
+        _, _, _, _, info = env.step(np.array([*move, grip, 0.0, 0.0, 0.0, 1.0]))
+        assert info["stage"] == 0 and not info["is_success"]
+        if cube[2] > 0.08:
+            break
+    assert env.data.body("cube").xpos[2] > 0.05, "it did pick it up"
+    assert task.steps_to_go(physics, env.goals)[0] > 15.0, "nearly all is still to do"
+
+
+def test_what_was_handed_over_is_forgotten_on_the_table() -> None:
+    env = made("EFM-TransferCubeEE-v0")
+    env.reset(seed=0)
+    expert = efm_envs.make_expert(env)
+    while not env.step(expert.act())[4]["is_success"]:
+        pass
+    assert env.data.userdata[0] == 1.0
+    for _ in range(10):
+        env.step(np.array([0, 0, 0, 1.0, 0, 0, 0, 1.0]))  # both let go
+    assert env.data.userdata[0] == 0.0
 
 
 def test_the_cube_is_not_handed_over_while_the_right_palm_touches_it() -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
-from efm_envs.tasks.aloha.plan import Aims, Hand, Thing, Vec, Way, carry, holds, minus, pick, plus, shifted, split, travel_s
+from efm_envs.tasks.aloha.plan import Aims, Hand, Move, Thing, Vec, Way, carry, holds, minus, pick, plus, shifted, split, travel_s
 from efm_envs.tasks.aloha.task import JOINTS, AlohaTask, Placing, checked_number
 
 HALF_LENGTH_M = 0.06  # of the peg and of the socket (gym-aloha)
@@ -22,7 +22,9 @@ WAIT_M = 0.08  # an arm whose fellow has yet to pick up waits so much farther ou
 MET_M = 0.015  # the socket has come to where the peg meets it
 STRAIGHT = 0.4  # share of the clearance by which the tip may be off when it goes in
 BACK = 4.0  # for each metre that it is farther off, it keeps so much distance from the mouth
-INSERTING = 0.5  # of the usual speed
+INSERTING = 0.5  # of the usual speed, and so of how hard a tool presses …
+NEAR_SEAT_M, PRESSING = 0.003, 0.2  # … and so near the seat: gently enough to stay there
+KEEP_M = 0.0004  # so near, it stays: what its command is ahead by presses it on
 PRESS_M = 0.01  # the tip is sent so far beyond the seat
 MISS_M = (0.003, 0.008)  # by how much more than the clearance somebody is off who meets the rim
 
@@ -77,7 +79,7 @@ class Insert(AlohaTask):
 
     # -- success -------------------------------------------------------------------------------------------------------------------
 
-    def stage_of(self, sensordata: Sequence[float]) -> int:
+    def stage_of(self, sensordata: Sequence[float], userdata: Sequence[float]) -> int:
         """Returns how far it has come.
 
         1: both fingers of each gripper touch its object; 2: they hold both off the table; 3: peg and socket touch, off the table;
@@ -133,11 +135,14 @@ class Insert(AlohaTask):
         if far > MET_M or along > 1.5 * GAP_M:
             seconds = max(left_move.seconds, travel_s(math.dist(peg.center, peg_goal)))
             return Way((left_move, carry(right, peg.center, peg_goal)), seconds + _inserting_s(GAP_M, 0.0))
+        if along < KEEP_M - DEPTH_M:
+            return Way((left_move, Move(right.tool, False, 0.0, PRESSING)), 0.0)
         off = max(aside - STRAIGHT * self.clearance_m, 0.0)
         is_inside = along < 0.0 and aside < 1.5 * self.clearance_m
         wanted = -(DEPTH_M + PRESS_M) if is_inside or off == 0.0 else min(GAP_M, BACK * off)
         goal = shifted(plus(mouth, aims.aside), socket.axis, wanted)
-        right_move = carry(right, tip, goal, INSERTING if wanted < 0.0 else 1.0)
+        speed = 1.0 if wanted >= 0.0 else PRESSING if along < NEAR_SEAT_M - DEPTH_M else INSERTING
+        right_move = carry(right, tip, goal, speed)
         return Way((left_move, right_move), _inserting_s(along, aside))
 
 

@@ -7,6 +7,7 @@ centre on the tool frame's x axis; y is the way the fingers close.
 "(published)" means vx300s.xml of MuJoCo Menagerie and gym-aloha; assets/aloha/vx300s.xml has the same numbers. All lengths in [m], all
 angles in [rad]. Input is finite, of at most 1e150: what NaN, inf or more gives is unspecified, so an env checks its actions first.
 Every product is written out, because a matrix product may round a row differently in another batch: results do not depend on the batch.
+`station.BASE_M` and `station.BASE_AXES` say how the two bases stand in the world.
 """
 
 import math
@@ -45,7 +46,7 @@ class Solution(NamedTuple):
 
     Attributes:
         joints: (..., 6) float64 in [rad], in the order of `JOINTS`, within their ranges, finite.
-        is_reachable: (...) bool, whether the joints bring the tool exactly to the wished pose.
+        is_reachable: (...) bool, whether these joints bring the tool exactly to the wished pose. Others might: see `inverse`.
     """
 
     joints: Array

@@ -224,16 +224,19 @@ class AlohaTask(Task):
     # -- success -------------------------------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def stage_of(self, sensordata: Sequence[float]) -> int:
-        """Returns how far the task has come in one env, 0 to 4, by its contact sensors; 4 is success."""
+    def stage_of(self, sensordata: Sequence[float], userdata: Sequence[float]) -> int:
+        """Returns how far the task has come in one env, 0 to 4, by its contact sensors and what it remembers; 4 is success."""
 
     def stage(self, physics: Physics) -> Array:
         """Returns (B,) int64: how far the task has come, 0 to 4; 4 is success."""
-        return np.array([self.stage_of(row) for row in physics.sensordata.tolist()])
+        return np.array(self._stages(physics))
+
+    def _stages(self, physics: Physics) -> list[int]:
+        return list(map(self.stage_of, physics.sensordata.tolist(), physics.userdata.tolist()))
 
     def is_success(self, physics: Physics, goals: Goals) -> Array:
         """Returns (B,) bool: the last stage."""
-        return np.array([self.stage_of(row) == 4 for row in physics.sensordata.tolist()])
+        return np.array([stage == 4 for stage in self._stages(physics)])
 
     def info(self, physics: Physics, goals: Goals) -> dict[str, Array]:
         """Returns the stage."""
@@ -262,13 +265,7 @@ class AlohaTask(Task):
 
     def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
         """How long the clean expert's plan takes from here."""
-        return self.truth(physics, goals)[1]
-
-    def truth(self, physics: Physics, goals: Goals) -> tuple[Array, Array]:
-        """Both at once: they look at the same sensors."""
-        rows, dt = physics.sensordata.tolist(), self._control_dt_s
-        is_success = np.array([self.stage_of(row) == 4 for row in rows])
-        return is_success, np.array([self.plan(row, self.aims).seconds / dt for row in rows])
+        return np.array([self.plan(row, self.aims).seconds / self._control_dt_s for row in physics.sensordata.tolist()])
 
 
 def checked_number(name: str, value: Any, low: float, high: float) -> float:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from efm_envs.task import Array, Physics
 from efm_envs.tasks.aloha.plan import Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
 from efm_envs.tasks.aloha.task import JOINTS, AlohaTask, Placing
 
@@ -13,6 +14,7 @@ HALF_WIDTH_M = 0.02  # (gym-aloha)
 X_AXIS = (1.0, 0.0, 0.0)
 WAIT_M = 0.12  # so far from the meeting point, back along its fingers, the left gripper waits
 MET_M = 0.02  # the cube has come to where it is handed over
+BESIDE_M = 0.05  # a gripper that is so near the cube holds it, or has just let go
 MISS_M = (0.04, 0.06)  # so far from the cube the left gripper closes that misses it
 OPENING_S = 0.05  # until a gripper that lets go touches no more
 
@@ -41,16 +43,26 @@ class TransferCube(AlohaTask):
 
     # -- success -------------------------------------------------------------------------------------------------------------------
 
-    def stage_of(self, sensordata: Sequence[float]) -> int:
+    def apply(self, physics: Physics, actions: Array) -> None:
+        """As for every task of the station; and remembers whether the right gripper has had the cube since it was last on the table."""
+        super().apply(physics, actions)
+        *_, right_gripper, table = physics.sensordata[:, self._contacts].T
+        physics.userdata[:, 0] = (table == 0.0) & ((right_gripper > 0.0) | (physics.userdata[:, 0] > 0.0))
+
+    def stage_of(self, sensordata: Sequence[float], userdata: Sequence[float]) -> int:
         """Returns how far it has come.
 
-        1: the right gripper touches the cube; 2: which is off the table; 3: both fingers of the left one touch it, off the table;
-        4: and the right gripper does not any more.
+        1: the right gripper touches the cube; 2: which is off the table; 3: both fingers of the left one touch it, too; 4: and the right
+        gripper does not any more.
         """
         left_finger, right_finger, right_gripper, table = sensordata[self._contacts]
-        if not table and left_finger and right_finger:
+        if not (right_gripper or userdata[0]):
+            return 0
+        if table:
+            return 1 if right_gripper else 0
+        if left_finger and right_finger:
             return 3 if right_gripper else 4
-        return 0 if not right_gripper else 1 if table else 2
+        return 2 if right_gripper else 0
 
     def miss(self, rng: np.random.Generator) -> Vec:
         """Returns a place where the left gripper closes on nothing."""
@@ -64,7 +76,7 @@ class TransferCube(AlohaTask):
         has_left, has_right = (holds(hand, cube.center, X_AXIS, HALF_WIDTH_M) for hand in (left, right))
         bring = carry(right, cube.center, aims.meeting)
         left_grasp = plus(shifted(cube.center, X_AXIS, -aims.left_grasp), aims.aside)
-        if has_left:
+        if has_left and math.dist(right.tool, cube.center) < BESIDE_M:
             hold = carry(left, cube.center, aims.meeting)
             return Way((hold, Move(right.tool, True, OPENING_S)), OPENING_S)
         take_s = travel_s(WAIT_M) + closing_s(0.037, HALF_WIDTH_M) + OPENING_S
@@ -73,6 +85,8 @@ class TransferCube(AlohaTask):
             return Way((take, bring), take.seconds + OPENING_S)
         waiting_place = shifted(shifted(aims.meeting, X_AXIS, -aims.left_grasp), left.retreat, WAIT_M)
         wait = Move(waiting_place, True, travel_s(math.dist(left.tool, waiting_place)))
+        if has_left:  # which nobody handed it: it lets go
+            wait = Move(left.tool, True, OPENING_S + wait.seconds)
         if has_right:
             return Way((wait, bring), max(bring.seconds, wait.seconds) + take_s)
         fetch = pick(right, shifted(cube.center, X_AXIS, aims.right_grasp), HALF_WIDTH_M)
