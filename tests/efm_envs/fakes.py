@@ -183,8 +183,8 @@ class SeedDeafEnv(EFMEnv):
 class StickyEnv(EFMEnv):
     """How an episode starts depends on how long the last one was."""
 
-    def _next_episode_key(self, seed: int | None) -> tuple[int, int]:
-        key = super()._next_episode_key(seed)
+    def _next_key(self, seed: int | None) -> tuple[int, int]:
+        key = super()._next_key(seed)
         return key if seed is not None else (key[0], self.elapsed_steps)
 
 
