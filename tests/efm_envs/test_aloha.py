@@ -491,6 +491,15 @@ def test_a_cube_that_the_left_gripper_picked_up_itself_was_not_handed_over() -> 
     assert task.steps_to_go(physics, env.goals)[0] > 15.0, "nearly all is still to do"
 
 
+@pytest.mark.parametrize("height", [0.02, 0.2])
+def test_a_gripper_that_is_only_near_the_cube_does_not_shorten_the_way(height: float) -> None:
+    posed = Posed(TransferCube())
+    posed.lay("cube", 0.0, height)
+    posed.grip(((-0.0155, 0.5, height), HOLDING_M), ((0.0155, 0.5, height), OPEN_M))
+    assert posed.stage() == 0
+    assert posed.task.steps_to_go(posed.simulation.physics, posed.simulation.goals)[0] > 50.0
+
+
 def test_what_was_handed_over_is_forgotten_on_the_table() -> None:
     env = made("EFM-TransferCubeEE-v0")
     env.reset(seed=0)

@@ -7,14 +7,15 @@ from typing import ClassVar
 import numpy as np
 
 from efm_envs.task import Array, Physics
-from efm_envs.tasks.aloha.plan import Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
+from efm_envs.tasks.aloha.plan import OPEN_M, Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
 from efm_envs.tasks.aloha.task import JOINTS, AlohaTask, Placing
 
 HALF_WIDTH_M = 0.02  # (gym-aloha)
 X_AXIS = (1.0, 0.0, 0.0)
 WAIT_M = 0.12  # so far from the meeting point, back along its fingers, the left gripper waits
 MET_M = 0.02  # the cube has come to where it is handed over
-BESIDE_M = 0.05  # a gripper that is so near the cube holds it, or has just let go
+LIFTED_M = 0.03  # the centre of a cube that is higher up is off the table
+BESIDE_M, LETTING_GO_M = 0.05, 0.005  # so near the cube, and no farther open than that, the right gripper still has it
 MISS_M = (0.04, 0.06)  # so far from the cube the left gripper closes that misses it
 OPENING_S = 0.05  # until a gripper that lets go touches no more
 
@@ -76,10 +77,11 @@ class TransferCube(AlohaTask):
         has_left, has_right = (holds(hand, cube.center, X_AXIS, HALF_WIDTH_M) for hand in (left, right))
         bring = carry(right, cube.center, aims.meeting)
         left_grasp = plus(shifted(cube.center, X_AXIS, -aims.left_grasp), aims.aside)
-        if has_left and math.dist(right.tool, cube.center) < BESIDE_M:
+        is_handed = cube.center[2] > LIFTED_M and right.opening < HALF_WIDTH_M + LETTING_GO_M
+        if has_left and is_handed and math.dist(right.tool, cube.center) < BESIDE_M:
             hold = carry(left, cube.center, aims.meeting)
             return Way((hold, Move(right.tool, True, OPENING_S)), OPENING_S)
-        take_s = travel_s(WAIT_M) + closing_s(0.037, HALF_WIDTH_M) + OPENING_S
+        take_s = travel_s(WAIT_M) + closing_s(OPEN_M, HALF_WIDTH_M) + OPENING_S
         if has_right and math.dist(cube.center, aims.meeting) < MET_M:
             take = pick(left, left_grasp, HALF_WIDTH_M)
             return Way((take, bring), take.seconds + OPENING_S)
