@@ -286,6 +286,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
                 f"the state is of {len(state.physics)} envs of task {state.task!r}; these are {self.num_envs} of {self.task.fingerprint!r}."
             )
         self.scenarios = list(state.scenarios)
+        self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
         self.goals = Goals(scenario.goal for scenario in self.scenarios)
         self.batch.state[:] = state.physics
         self.batch.forward(stage=DERIVED)

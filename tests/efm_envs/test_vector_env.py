@@ -168,6 +168,19 @@ def test_a_restored_state_goes_on_bit_for_bit_in_another_batch(env_id: str) -> N
         assert_same(expected, tuple(restored.step(actions) for actions in after))
 
 
+def test_experts_go_on_with_the_goals_of_a_restored_state() -> None:
+    envs, other = made("EFM-LanguageTable4-v0"), made("EFM-LanguageTable4-v0")
+    envs.reset(seed=2)
+    state = envs.unwrapped.get_state()
+    expected = efm_envs.make_expert(envs).act()
+    other.unwrapped.set_state(state)
+    assert np.array_equal(efm_envs.make_expert(other).act(), expected), "never reset"
+    other.reset(seed=9)
+    other.unwrapped.set_state(state)
+    assert np.array_equal(efm_envs.make_expert(other).act(), expected)
+    assert [goal.instructions for goal in other.unwrapped.get_attr("goals")] == [[text] for text in other.unwrapped.goals.instructions]
+
+
 def test_a_simulation_that_diverges_ends_its_own_episode_only(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
     envs, others = made(INSERT), made(INSERT)
