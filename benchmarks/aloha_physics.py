@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from efm_benchmarks import aloha_physics
+from efm_benchmarks import aloha_physics, pages
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "results" / "aloha_physics.json"
@@ -42,12 +42,9 @@ def run(
 @app.command
 def docs(check: Annotated[bool, arg(help="Change nothing; fail if the page is not current.")] = False) -> None:
     """Write the table from what is stored."""
-    before = PAGE.read_text()
-    after = aloha_physics.with_table(before, json.loads(STORED.read_text()))
-    if check and before != after:
-        sys.exit(f"{PAGE.name}'s table is not that of {STORED.name}: run `python benchmarks/aloha_physics.py docs`.")
-    if not check:
-        PAGE.write_text(after)
+    text = aloha_physics.with_table(PAGE.read_text(), json.loads(STORED.read_text()))
+    stale = f"{PAGE.name}'s table is not that of {STORED.name}: run `python benchmarks/aloha_physics.py docs`."
+    pages.renew(PAGE, text, check=check, stale=stale)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from efm_benchmarks import experts
+from efm_benchmarks import experts, pages
 from efm_envs.registration import ids, registration
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,12 +46,8 @@ def docs(check: Annotated[bool, arg(help="Change nothing; fail if a page is not 
     """Write the tables of docs/envs from what is stored."""
     stored = experts.load(STORED)
     for page in sorted(PAGES.glob("*.md")):
-        before = page.read_text()
-        after = experts.with_tables(before, stored)
-        if check and before != after:
-            sys.exit(f"{page.name}'s tables are not those of {STORED.name}: run `python benchmarks/experts.py docs`.")
-        if not check:
-            page.write_text(after)
+        stale = f"{page.name}'s tables are not those of {STORED.name}: run `python benchmarks/experts.py docs`."
+        pages.renew(page, experts.with_tables(page.read_text(), stored), check=check, stale=stale)
 
 
 if __name__ == "__main__":

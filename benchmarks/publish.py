@@ -7,13 +7,12 @@ python benchmarks/publish.py readme [--check]                      # README's ta
 import gzip
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from efm_benchmarks import policies, report, sections, video
+from efm_benchmarks import pages, policies, report, sections, video
 from efm_envs.seeding import EpisodeSet, episode_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,12 +42,8 @@ def store(run: tyro.conf.Positional[Path], name: tyro.conf.Positional[str]) -> N
 @app.command
 def readme(check: Annotated[bool, tyro.conf.arg(help="Change nothing; fail if README is not current.")] = False) -> None:
     """Write README's tables from the stored results."""
-    before = README.read_text()
-    after = with_tables(before)
-    if check and before != after:
-        sys.exit("README.md's tables are not those of benchmarks/results: run `make readme`.")
-    if not check:
-        README.write_text(after)
+    stale = "README.md's tables are not those of benchmarks/results: run `make readme`."
+    pages.renew(README, with_tables(README.read_text()), check=check, stale=stale)
 
 
 def with_tables(text: str) -> str:

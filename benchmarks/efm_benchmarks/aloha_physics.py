@@ -79,7 +79,7 @@ def measure(env_id: str, *, holds: int, episodes: int, random: int, workers: int
                 report(f"{env_id} {stage}", len(results), number, "")
         return results
 
-    sunk = {style: each(style, _Penetration(style), episodes) for style in STYLES}
+    sunk = {style: each(style, functools.partial(sunk_m, style), episodes) for style in STYLES}
     flung = each("random", flail, random)
     return {
         "slip_m": max(each("holds", slip_m, holds)),
@@ -134,21 +134,16 @@ def _place_in_gripper(env: Any, hand: int, thing: int) -> Array:
     return np.asarray(tool.xmat.reshape(3, 3).T @ (env.data.body(list(env.task.objects)[thing]).xpos - tool.xpos))
 
 
-class _Penetration:
-    """Returns how deep anything sank into anything in an expert's episode in [m]. A class, for other processes to import."""
-
-    def __init__(self, style: str) -> None:
-        self._style = style
-
-    def __call__(self, env_id: str, seed: int) -> float:
-        with _made(env_id) as env:
-            env.reset(seed=seed)
-            expert, data, deepest, ended = make_expert(env, self._style), env.unwrapped.data, 0.0, False
-            while not ended:
-                _, _, terminated, truncated, _ = env.step(expert.act())
-                deepest = max(deepest, -data.contact.dist.min(initial=0.0))
-                ended = terminated or truncated
-            return float(deepest)
+def sunk_m(style: str, env_id: str, seed: int) -> float:
+    """Returns how deep anything sank into anything in an expert's episode in [m]."""
+    with _made(env_id) as env:
+        env.reset(seed=seed)
+        expert, data, deepest, ended = make_expert(env, style), env.unwrapped.data, 0.0, False
+        while not ended:
+            _, _, terminated, truncated, _ = env.step(expert.act())
+            deepest = max(deepest, -data.contact.dist.min(initial=0.0))
+            ended = terminated or truncated
+        return float(deepest)
 
 
 def flail(env_id: str, seed: int) -> tuple[bool, float, float]:

@@ -16,8 +16,9 @@ from gymnasium import spaces
 
 from efm_envs.errors import EFMError, one_of
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
+from efm_envs.tasks.by_hand import check_options, place_of
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside, check_options, place_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside
 from efm_envs.tasks.language_table.families import Aim, place_goal
 from efm_envs.tasks.language_table.instructions import InvalidInstructionError
 from efm_envs.tasks.language_table.pushing import Extent

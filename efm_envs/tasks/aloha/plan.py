@@ -7,11 +7,12 @@ again, off the mouth of the socket it draws back. Coordinates are the world's, i
 import math
 from typing import NamedTuple
 
+from efm_envs.tasks.aloha.station import OPEN_M
+
 Vec = tuple[float, float, float]
 
 SPEED_M_S = 0.3  # of a tool on its way
 LAG_S = 0.3  # a tool follows its command by about so much
-OPEN_M = 0.037  # of a finger, from the middle of its gripper
 
 HOVER_M = 0.06  # how far off its object a gripper lines up
 FREE_M, FUNNEL = 0.004, 4.0  # it comes nearer by this much for each metre that it is better lined up than this

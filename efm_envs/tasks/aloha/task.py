@@ -11,10 +11,11 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from efm_envs.errors import EFMError, one_of, unknown_option
+from efm_envs.errors import EFMError, one_of
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario, Task
 from efm_envs.tasks.aloha import station
 from efm_envs.tasks.aloha.plan import Aims, Hand, Thing, Vec, Way
+from efm_envs.tasks.by_hand import check_options, place_of
 
 JOINTS, END_EFFECTORS = "joints", "ee"
 CONTROLS = (JOINTS, END_EFFECTORS)
@@ -22,11 +23,8 @@ ACTION_M = 0.03  # what an end-effector action of 1 means, along x, y or z
 TIMESTEP_S = {JOINTS: 0.002, END_EFFECTORS: 0.004}
 SUBSTEPS = {JOINTS: 10, END_EFFECTORS: 25}  # 50 Hz, as ALOHA's; 10 Hz
 
-LEFT_RETREAT: Vec = (
-    -math.cos(station.PITCH_RAD),
-    0.0,
-    math.sin(station.PITCH_RAD),
-)  # back along the fingers, pitched as an expert has them
+# Back along the fingers, pitched as an expert has them.
+LEFT_RETREAT: Vec = (-math.cos(station.PITCH_RAD), 0.0, math.sin(station.PITCH_RAD))
 RIGHT_RETREAT: Vec = (math.cos(station.PITCH_RAD), 0.0, math.sin(station.PITCH_RAD))
 LEAST_GAP_M = 0.005  # between objects that are placed by hand
 
@@ -151,9 +149,7 @@ class AlohaTask(Task):
         Raises:
             EFMError: it cannot be; says why.
         """
-        for option in options:
-            if option not in self.objects:
-                raise unknown_option(f"{self.name}'s reset()", option, [*self.objects, "scenario"])
+        check_options(self, options, self.objects)
         qpos = scenario.physics["qpos"].copy()
         for i, (name, placing) in enumerate(self.objects.items()):
             if name in options:
@@ -290,13 +286,7 @@ def _placed_by_hand(name: str, placing: Placing, value: Any, most_yaw_rad: float
     Raises:
         EFMError: it is something else, or no gripper reaches it there.
     """
-    try:
-        typed = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        typed = np.empty(0)
-    if typed.shape not in ((2,), (3,)) or not np.isfinite(typed).all():
-        raise EFMError(f"the place of the {name} is (x, y) or (x, y, yaw), finite numbers in [m] and [rad]; got {value!r}.")
-    x, y, yaw = (*typed.tolist(), 0.0)[:3]
+    x, y, yaw = place_of(name, value, angle=0.0, called="yaw").tolist()
     (low_x, low_y), (high_x, high_y) = placing.reach_low, placing.reach_high
     if not (low_x <= x <= high_x and low_y <= y <= high_y):
         bounds = f"x must be from {low_x:g} to {high_x:g}, y from {low_y:g} to {high_y:g}"

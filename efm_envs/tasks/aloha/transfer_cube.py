@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from efm_envs.task import Array, Physics
-from efm_envs.tasks.aloha.plan import OPEN_M, Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
+from efm_envs.tasks.aloha.plan import Aims, Hand, Move, Thing, Vec, Way, carry, closing_s, holds, pick, plus, shifted, travel_s
+from efm_envs.tasks.aloha.station import OPEN_M
 from efm_envs.tasks.aloha.task import JOINTS, AlohaTask, Placing
 
 HALF_WIDTH_M = 0.02  # (gym-aloha)

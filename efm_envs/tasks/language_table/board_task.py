@@ -1,13 +1,13 @@
 """What all tasks on the board share: the tool and how it moves, the arm that is drawn, success, and the plan behind steps-to-go."""
 
 import abc
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
-from efm_envs.errors import EFMError, unknown_option
+from efm_envs.errors import EFMError
 from efm_envs.simulation import Simulation
 from efm_envs.task import Array, Goals, Physics, Scenario, Task
 from efm_envs.tasks.language_table import board
@@ -139,35 +139,11 @@ def _thing(simulation: Simulation, geom: int) -> str:
     return f"the {simulation.task.model.body(body).name.replace('_', ' ')} at {text_of(complex(x, y))}"
 
 
-def check_options(task: BoardTask, options: Mapping[str, Any], valid: Collection[str]) -> None:
-    """Raises UnknownOptionError for an option of reset() that the task does not have."""
-    for option in options:
-        if option not in valid:
-            raise unknown_option(f"{task.name}'s reset()", option, [*valid, "scenario"])
-
-
 def check_inside(what: str, at: complex, low: Array, high: Array) -> None:
     """Raises EFMError for a thing outside its bounds, each (2,) in [m]."""
     if not (low[0] <= at.real <= high[0] and low[1] <= at.imag <= high[1]):
         bounds = f"x must be from {low[0]:.3f} to {high[0]:.3f}, y from {low[1]:.3f} to {high[1]:.3f}"
         raise EFMError(f"the {what} cannot be at {text_of(at)}: {bounds}.")
-
-
-def place_of(what: str, value: Any, angle: float | None = None) -> Array:
-    """Returns a place that a person typed: x and y, and where an `angle` is given, the angle, too, which is that one if nobody typed it.
-
-    Raises:
-        EFMError: it is something else.
-    """
-    try:
-        typed = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        typed = np.empty(0)
-    sizes = (2,) if angle is None else (2, 3)
-    if typed.ndim != 1 or len(typed) not in sizes or not np.isfinite(typed).all():
-        expected = "(x, y)" if angle is None else "(x, y) or (x, y, angle)"
-        raise EFMError(f"the place of the {what} is {expected}, finite numbers in [m] and [rad]; got {value!r}.")
-    return typed if angle is None or len(typed) == 3 else np.append(typed, angle)
 
 
 def text_of(point: complex) -> str:

@@ -10,8 +10,9 @@ from gymnasium import spaces
 
 from efm_envs.errors import EFMError, one_of, unknown_name
 from efm_envs.task import Array, Goal, Goals, Physics, Scenario
+from efm_envs.tasks.by_hand import check_options, place_of
 from efm_envs.tasks.language_table import board
-from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside, check_options, place_of
+from efm_envs.tasks.language_table.board_task import BoardTask, check_apart, check_inside
 from efm_envs.tasks.language_table.families import Layout, draw_meaning, goal_state, is_allowed
 from efm_envs.tasks.language_table.instructions import FAMILIES, SPLITS, Meaning, parse, say
 from efm_envs.tasks.language_table.subsets import BLOCK_SETS, subsets
