@@ -6,6 +6,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
 
@@ -39,8 +40,12 @@ class BatchRenderer:
         """Pictures drawn so far."""
         return sum(worker.camera.renders for worker in self._workers)
 
-    def render(self, camera: str, rows: Sequence[int] | None = None) -> Array:
-        """Returns what a camera sees in each simulation, or in some: (n, height, width, 3) uint8, in a new array.
+    def render(self, cameras: Sequence[str], rows: Sequence[int] | None = None) -> Array:
+        """Returns what cameras see in each simulation, or in some: (n, height, width, 3) uint8, in a new array.
+
+        Args:
+            cameras: (n,), one for each of these simulations.
+            rows: (n,) their numbers; None: all.
 
         Raises:
             RenderingError: there is no way to draw on this machine.
@@ -48,14 +53,17 @@ class BatchRenderer:
         rows = range(len(self._rows)) if rows is None else rows
         if not self._workers:
             self._workers = [_Worker(_Row(self._task, self._batch, self._rows), self._size) for _ in range(self._number)]
-            _open.add(self)
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)  # once more: what is registered last runs first, and MuJoCo's own hook ends EGL
         pictures = np.empty((len(rows), *self._size, 3), np.uint8)
         shares = [range(first, len(rows), self._number) for first in range(min(self._number, len(rows)))]
         drawn = []
         for worker, share in zip(self._workers, shares, strict=False):
-            drawn.append(worker.submit(functools.partial(worker.draw, camera, [(place, rows[place]) for place in share], pictures)))
+            places = [(place, rows[place], cameras[place]) for place in share]
+            drawn.append(worker.submit(functools.partial(worker.draw, places, pictures)))
+        futures.wait(drawn)
+        if self not in _open:
+            _open.add(self)
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)  # now that contexts are made: what is registered last runs first, and MuJoCo's own hook ends EGL
         for future in drawn:
             future.result()
         return pictures
@@ -65,6 +73,7 @@ class BatchRenderer:
         for worker in self._workers:
             worker.close()
         self._workers = []
+        _open.discard(self)
 
 
 class _Row(Scene):
@@ -107,9 +116,9 @@ class _Worker:
         self._jobs.put((job, future))
         return future
 
-    def draw(self, camera: str, places: Sequence[tuple[int, int]], pictures: Array) -> None:
-        """Draws simulations into their places among the pictures."""
-        for place, self.scene.row in places:
+    def draw(self, places: Sequence[tuple[int, int, str]], pictures: Array) -> None:
+        """Draws simulations into their places among the pictures, each seen by a camera."""
+        for place, self.scene.row, camera in places:
             pictures[place] = self.camera.render(camera)
 
     def close(self) -> None:

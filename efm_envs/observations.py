@@ -1,5 +1,6 @@
 """What is observed: the names and forms shared by every env, and the Observer that fills them in, batch-first."""
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -122,8 +123,13 @@ class Observer:
         """Returns (B, 128) uint8; encoded once for each goals object."""
         if goals is not self._instructed:
             self._instructed = goals
-            self._encoded = np.stack([encode_instruction(sentence) for sentence in goals.instructions])
+            self._encoded = np.stack([_encoded(sentence) for sentence in goals.instructions])
         return self._encoded
+
+
+@functools.lru_cache(4096)
+def _encoded(instruction: str) -> Array:
+    return encode_instruction(instruction)
 
 
 def _zero_at_success(is_success: Array, steps: Array) -> Array:

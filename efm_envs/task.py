@@ -7,7 +7,7 @@ passes `mujoco.batch.Batch`, whose attributes are the same arrays for many simul
 
 import abc
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -74,6 +74,24 @@ class Goals:
         goals = list(goals)
         self.instructions = [goal.instruction for goal in goals]
         self.states = np.array([goal.state for goal in goals], dtype=np.float64)
+
+    def of(self, rows: Sequence[int]) -> "Goals":
+        """Returns the goals of some episodes."""
+        return self._of([self.instructions[row] for row in rows], self.states[rows])
+
+    def replaced(self, rows: Sequence[int], goals: "Goals") -> "Goals":
+        """Returns these goals, those of some episodes replaced by others."""
+        instructions, states = self.instructions.copy(), self.states.copy()
+        for row, instruction in zip(rows, goals.instructions, strict=True):
+            instructions[row] = instruction
+        states[rows] = goals.states
+        return self._of(instructions, states)
+
+    @classmethod
+    def _of(cls, instructions: list[str], states: Array) -> "Goals":
+        goals = cls([])
+        goals.instructions, goals.states = instructions, states
+        return goals
 
     def __len__(self) -> int:
         return len(self.instructions)

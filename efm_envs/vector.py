@@ -1,5 +1,6 @@
 """EFMVectorEnv: one task in many simulations at once, stepped by native threads. Bit for bit what as many single envs do."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,45 +13,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch, SimulationError
 
+from efm_envs.batch_physics import DERIVED, BatchPhysics, RowPhysics, SomePhysics
 from efm_envs.batch_rendering import BatchRenderer
 from efm_envs.env import EFMEnv, positive
+from efm_envs.env_of_batch import SETTABLE, SHARED, EnvOfBatch
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
+from efm_envs.recording import Recording
 from efm_envs.rewards.base import TRUE_SUCCESS
 from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
-from efm_envs.task import Array, Goals, Scenario, Task
+from efm_envs.task import Array, Goals, Scenario
 
-NO_STAGE, DERIVED = int(mujoco.mjtStage.mjSTAGE_NONE), int(mujoco.mjtStage.mjSTAGE_VEL)
+NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 DIVERGED = [int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)]
-
-
-class BatchPhysics:
-    """The fields of a batch, as tasks read them: live arrays (B, …)."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def __getattr__(self, name: str) -> Array:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        view = self._batch.bind(name)
-        if not view.flags.writeable:  # a derived field, which is empty until the next call
-            self._batch.forward(stage=DERIVED)
-        setattr(self, name, view)  # the next look-up does not come here
-        return view
-
-
-class RowPhysics:
-    """One simulation of a batch, as a batch of one: live arrays (1, …)."""
-
-    def __init__(self, physics: BatchPhysics, row: int) -> None:
-        self._physics, self._row = physics, row
-
-    def __getattr__(self, name: str) -> Array:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        view: Array = getattr(self._physics, name)[self._row : self._row + 1]
-        setattr(self, name, view)
-        return view
 
 
 @dataclass(frozen=True)
@@ -64,64 +38,6 @@ class VectorEnvState:
     elapsed_steps: Array
     ended: Array
     signal: SignalState
-
-
-class EnvOfBatch:
-    """One env of a vector env, with what experts and tools read of a single one. It cannot be stepped alone."""
-
-    def __init__(self, envs: "EFMVectorEnv", row: int, physics: RowPhysics) -> None:
-        self._envs, self._row, self.physics = envs, row, physics
-        self.action_space = envs.single_action_space
-
-    @property
-    def unwrapped(self) -> "EnvOfBatch":
-        """Itself."""
-        return self
-
-    @property
-    def task(self) -> Task:
-        """What the episodes are about."""
-        return self._envs.task
-
-    @property
-    def goals(self) -> Goals:
-        """The present goal, as a batch of one."""
-        return self._envs.goals_of(self._row)
-
-    @property
-    def scenario(self) -> Scenario:
-        """How the present episode began."""
-        return self._envs.scenarios[self._row]
-
-    @property
-    def episode_key(self) -> tuple[int, int]:
-        """(s, k) of the present episode."""
-        return self._envs.episode_keys[self._row]
-
-    @property
-    def episode_count(self) -> int:
-        """Episodes begun so far."""
-        return int(self._envs.episode_counts[self._row])
-
-    @property
-    def elapsed_steps(self) -> int:
-        """Control steps of the present episode."""
-        return int(self._envs.elapsed_steps[self._row])
-
-    @property
-    def step_limit(self) -> int:
-        """Control steps after which an episode is truncated."""
-        return self._envs.step_limit
-
-    @property
-    def task_description(self) -> str:
-        """The present instruction, under the name LeRobot reads."""
-        return self._envs.goals.instructions[self._row]
-
-    @property
-    def _max_episode_steps(self) -> int:
-        """The step limit, under the name LeRobot reads."""
-        return self.step_limit
 
 
 class EFMVectorEnv(VectorEnv[Any, Array, Array]):
@@ -140,8 +56,10 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
     `info["error"]` says why.
 
     Attributes:
-        task, step_limit, terminate_on, obs_mode: as of a single env.
+        task, obs_mode: as of a single env.
+        example: a single env of the same kind, which is never stepped.
         envs: the envs of the batch, for experts and tools.
+        step_limits, terminate_on, render_cameras: of each env; `set_attr` sets them.
         signal: turns the reward model's output into reward and predicted success; the model is asked once for all envs.
         goals: the present goals.
         episode_keys, episode_counts, elapsed_steps: of each env.
@@ -161,30 +79,38 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             raise EFMError(f"num_threads is a whole number, 0 (one for each processor) or more; got {num_threads!r}.")
         mode = getattr(autoreset_mode, "value", autoreset_mode)
         self.autoreset_mode = AutoresetMode(one_of("autoreset_mode", mode, [m.value for m in AutoresetMode]))
-        self._single = EFMEnv(**options)  # says what each of them is
-        self.task, self.step_limit, self.obs_mode = self._single.task, self._single.step_limit, self._single.obs_mode
+        self.example = EFMEnv(**options)
         if max_episode_steps is not None:
-            self.step_limit = min(self.step_limit, positive("max_episode_steps", max_episode_steps))
-        self.terminate_on, self.render_mode = self._single.terminate_on, self._single.render_mode
-        self.metadata = {**self._single.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_action_space, self.single_observation_space = self._single.action_space, self._single.observation_space
+            self.example.step_limit = min(self.example.step_limit, positive("max_episode_steps", max_episode_steps))
+        self.task, self.obs_mode, self.render_mode = self.example.task, self.example.obs_mode, self.example.render_mode
+        self.step_limits = np.full(self.num_envs, self.example.step_limit)
+        self.terminate_on = np.full(self.num_envs, self.example.terminate_on, object)
+        self.render_cameras = [self.example.render_camera] * self.num_envs
+        self.metadata = {**self.example.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_action_space, self.single_observation_space = self.example.action_space, self.example.observation_space
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
 
         self.batch = Batch(self.task.model, self.num_envs, int(num_threads), persistent=self.task.reads_derived)
         self.physics = BatchPhysics(self.batch)
-        self.signal = RewardSignal(self._single.signal.model, self.num_envs, self._single.signal.success_threshold)
+        self.signal = RewardSignal(self.example.signal.model, self.num_envs, self.example.signal.success_threshold)
         rows = [RowPhysics(self.physics, row) for row in range(self.num_envs)]
         workers = min(int(num_threads) or os.cpu_count() or 1, self.num_envs)
-        self._observation_cameras = BatchRenderer(self.task, self.batch, rows, self._single.image_size, workers)
-        self._render_cameras = BatchRenderer(self.task, self.batch, rows, self._single.render_size, workers)
+        self._observation_cameras = BatchRenderer(self.task, self.batch, rows, self.example.image_size, workers)
+        self._render_cameras = BatchRenderer(self.task, self.batch, rows, self.example.render_size, workers)
 
         self.goals = Goals([])
+        self._goals: list[Goals] = []
         self.scenarios: list[Scenario] = []
         self.episode_keys = [(0, -1)] * self.num_envs
         self.episode_counts = np.zeros(self.num_envs, np.int64)
         self.elapsed_steps = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
+        self._physics_steps = 0
+        self._last: dict[
+            str, Array
+        ] = {}  # what was observed, in the mode "Disabled": an env whose episode has ended is not looked at again
+        self._recordings: list[Recording] = []
         self.envs = [EnvOfBatch(self, row, physics) for row, physics in enumerate(rows)]
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
@@ -202,8 +128,9 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             raise gym.error.ResetNeeded("the first reset() resets all envs: leave reset_mask out.")
         rows = np.flatnonzero(mask).tolist()
         self._start(rows, [self._next_episode(row, seeds[row], options) for row in rows])
-        observations = self._observe()
-        output = self.signal.reset(self._single.pick(observations, self._single.model_names), self.goals, mask)
+        observations = self._observe_some(mask, self._last)
+        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals, mask)
+        self._record(mask)
         return self._policy_observation(observations), self._infos(observations, output, mask)
 
     def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
@@ -218,23 +145,23 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         if not self.scenarios:
             raise gym.error.ResetNeeded("call reset() before step().")
         actions = self._checked(actions)
-        starting = self._ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, bool)
+        starting = self._ended & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
         acting = ~self._ended
         errors = self._advance(actions, acting)
         if starting.any():
-            rows = np.flatnonzero(starting).tolist()
-            self._start(rows, [self._next_episode(row, None, {}) for row in rows])
-        observations = self._observe()
-        output = self.signal.step(self._single.pick(observations, self._single.model_names), self.goals, starting)
+            self._start_next(starting)
+        observations = self._observe_some(acting | starting, self._last)
+        output = self.signal.step(self.example.pick(observations, self.example.model_names), self.goals, starting)
         rewards = np.where(acting, output.reward, 0.0)
         terminated, truncated = self._ends(observations, output, acting, errors)
         infos = self._infos(observations, output, np.ones(self.num_envs, bool))
         for row, error in errors.items():
             infos = self._add_info(infos, {"error": error}, row)
         seen = self._policy_observation(observations)
-        self._ended = terminated | truncated
+        self._ended = terminated | truncated | (~acting & ~starting)
+        self._record(acting | starting)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
-            seen, infos = self._restart(seen, infos)
+            seen, infos = self._restart(observations, seen, infos)
         return seen, rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Array, ...] | None:
@@ -242,15 +169,18 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         if self.render_mode != "rgb_array":
             gym.logger.warn('render() of a vector env needs a mode: gym.make_vec(..., render_mode="rgb_array").')
             return None
-        return tuple(self._render_cameras.render(self._single.render_camera))
+        return tuple(self._render_cameras.render(self.render_cameras))
 
     def render_env(self, row: int) -> Array:
         """Returns a picture (H, W, 3) uint8 of one env, in any mode."""
-        (picture,) = self._render_cameras.render(self._single.render_camera, [range(self.num_envs)[row]])
+        row = range(self.num_envs)[row]
+        (picture,) = self._render_cameras.render(self.render_cameras[row : row + 1], [row])
         return picture
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Frees what drawing took."""
+        """Ends recordings, and frees what drawing took."""
+        for recording in self._recordings:
+            recording.close()
         self._observation_cameras.close()
         self._render_cameras.close()
 
@@ -262,6 +192,31 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         """Returns what a method of each env returns, or an attribute of each."""
         values = self.get_attr(name)
         return tuple(value(*args, **kwargs) if callable(value) else value for value in values)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets `render_camera`, `step_limit`, `terminate_on`, or an attribute of your own, of each env.
+
+        Args:
+            name: of the attribute.
+            values: a list or tuple with one for each env, or one for all.
+
+        Raises:
+            EFMError: an attribute that cannot be set, or a value that cannot be. All envs stay as they were.
+        """
+        values = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise EFMError(f"set_attr takes one value, or one for each of {self.num_envs} envs; got {len(values)} of {name}.")
+        is_known = hasattr(EFMEnv, name) or hasattr(self.example, name) or hasattr(EnvOfBatch, name) or name in ("physics", *SHARED)
+        if is_known and name not in SETTABLE:
+            raise EFMError(f"{name!r} of an env of a batch cannot be set. These can: {', '.join(SETTABLE)}, and names of your own.")
+        before = [getattr(env, name, None) for env in self.envs]
+        try:
+            for env, value in zip(self.envs, values, strict=True):
+                setattr(env, name, value)
+        except EFMError:
+            for env, value in zip(self.envs, before, strict=True):
+                setattr(env, name, value)
+            raise
 
     # -- what Gymnasium has no word for ----------------------------------------------------------------------------------------------
 
@@ -293,6 +248,34 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.episode_keys, self.elapsed_steps, self._ended = list(state.episode_keys), state.elapsed_steps.copy(), state.ended.copy()
         self.episode_counts += 1
         self.signal.set_state(state.signal)
+        self._last = {}
+
+    def record(self, path: str | os.PathLike[str], row: int = 0) -> "Recording":
+        """Writes a video of one env from now on, until the recording is closed: `with envs.unwrapped.record("insert.mp4", row=3): ...`.
+
+        Args:
+            path: the file, .mp4 (the extra [agents] has what writes it) or .gif.
+            row: which env.
+
+        Raises:
+            EFMError: a file of another kind; no such env.
+        """
+        if isinstance(row, bool) or not isinstance(row, int | np.integer) or not 0 <= row < self.num_envs:
+            raise EFMError(f"row is the number of an env, 0 to {self.num_envs - 1}; got {row!r}.")
+        recording = Recording(path, functools.partial(self.render_env, int(row)), self.metadata["render_fps"], int(row))
+        self._recordings = [r for r in self._recordings if r.is_open] + [recording]
+        if self.scenarios:
+            recording.add()
+        return recording
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Exact counts since these envs were made, over all of them: physics steps, calls of the reward model, pictures drawn."""
+        return {
+            "physics_steps": self._physics_steps,
+            "reward_model_calls": self.signal.calls,
+            "renders": self._observation_cameras.renders + self._render_cameras.renders,
+        }
 
     def goals_of(self, row: int) -> Goals:
         """Returns the present goal of one env, as a batch of one; the same object throughout an episode."""
@@ -302,34 +285,46 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
 
     def _start(self, rows: list[int], episodes: Sequence[tuple[tuple[int, int], Scenario]]) -> None:
         """Starts episodes in some envs."""
+        new = Goals(scenario.goal for _, scenario in episodes)
         if not self.scenarios:
             self.scenarios = [scenario for _, scenario in episodes]
-            self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
+            self._goals, self.goals = [Goals([])] * self.num_envs, new
         self.batch.reset(rows, stage=NO_STAGE)
         for row, (key, scenario) in zip(rows, episodes, strict=True):
             self.episode_keys[row], self.scenarios[row], self._goals[row] = key, scenario, Goals([scenario.goal])
             for name, value in scenario.physics.items():
                 getattr(self.physics, name)[row] = value
         self.batch.forward(rows, stage=DERIVED)
-        self.goals = Goals(scenario.goal for scenario in self.scenarios)
+        self.goals = self.goals.replaced(rows, new)
         self.episode_counts[rows] += 1
         self.elapsed_steps[rows] = 0
         self._ended[rows] = False
 
-    def _restart(self, seen: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _start_next(self, mask: Array) -> None:
+        """Starts the next episode in some envs."""
+        rows = np.flatnonzero(mask).tolist()
+        self._start(rows, [self._next_episode(row, None, {}) for row in rows])
+
+    def _restart(self, before: dict[str, Array], seen: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Starts the next episodes where one has just ended; returns what is seen now, and what was seen at the end in `infos`."""
         ended, none = self._ended.copy(), np.zeros(self.num_envs, bool)
-        rows = np.flatnonzero(ended).tolist()
         final: dict[str, Any] = {}
-        for row in rows:
+        for row in np.flatnonzero(ended).tolist():
             last = seen[row] if isinstance(seen, np.ndarray) else {name: value[row] for name, value in seen.items()}
             final_info = {name: _scalar(values[row]) for name, values in infos.items() if infos.get(f"_{name}", none)[row]}
             final = self._add_info(final, {"final_obs": last, "final_info": final_info}, row)
-        self._start(rows, [self._next_episode(row, None, {}) for row in rows])
-        observations = self._observe()
-        output = self.signal.reset(self._single.pick(observations, self._single.model_names), self.goals, ended)
+        self._start_next(ended)
+        observations = self._observe_some(ended, before)
+        self._record(ended)
+        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals, ended)
         new = self._infos(observations, output, np.ones(self.num_envs, bool))
         return self._policy_observation(observations), {**new, **final}
+
+    def _record(self, mask: Array) -> None:
+        """Adds a picture to the recordings of the envs in `mask` (B,)."""
+        for recording in self._recordings:
+            if mask[recording.row] and recording.is_open:
+                recording.add()
 
     def _advance(self, actions: Array, acting: Array) -> dict[int, str]:
         """Runs one control step in some envs; returns what went wrong, by env."""
@@ -344,6 +339,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         for row in np.flatnonzero(self._divergences() > before):
             errors.setdefault(int(row), "the simulation diverged: MuJoCo found a position, velocity or acceleration that is not finite.")
         self.elapsed_steps[acting] += 1
+        self._physics_steps += self.task.substeps * int(acting.sum())
         return errors
 
     def _divergences(self) -> Array:
@@ -354,24 +350,40 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self, observations: Mapping[str, Array], output: SignalOutput, acting: Array, errors: Mapping[int, str]
     ) -> tuple[Array, Array]:
         """Returns which episodes terminated, and which were truncated, each (B,) bool."""
-        success = {"predicted": output.predicted_success, "true": observations[TRUE_SUCCESS]}.get(self.terminate_on)
-        terminated = acting & success if success is not None else np.zeros(self.num_envs, bool)
-        truncated = acting & (self.elapsed_steps >= self.step_limit)
+        predicted = output.predicted_success & (self.terminate_on == "predicted")
+        terminated = acting & (predicted | observations[TRUE_SUCCESS] & (self.terminate_on == "true"))
+        truncated = acting & (self.elapsed_steps >= self.step_limits)
         truncated[list(errors)] = True
         return terminated, truncated
 
     def _next_episode(self, row: int, seed: int | None, options: dict[str, Any]) -> tuple[tuple[int, int], Scenario]:
-        self._single.episode_key = self.episode_keys[row]
-        return self._single.next_episode(seed, dict(options))
+        self.example.episode_key = self.episode_keys[row]
+        return self.example.next_episode(seed, dict(options))
 
-    def _observe(self) -> dict[str, Array]:
-        return self._single.observer.observe(self._single.all_names, self.physics, self.goals, self._observation_cameras.render)
+    def _observe(self, physics: Any, goals: Goals, rows: list[int] | None = None) -> dict[str, Array]:
+        def draw(camera: str) -> Array:
+            return self._observation_cameras.render([camera] * len(goals), rows)
+
+        return self.example.observer.observe(self.example.all_names, physics, goals, draw)
+
+    def _observe_some(self, mask: Array, others: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns what is observed: looks at the envs in `mask` (B,) only, where what the others see is known."""
+        if mask.all() or not others:
+            observations = self._observe(self.physics, self.goals)
+        else:
+            observations = {name: others[name].copy() for name in others}
+            rows = np.flatnonzero(mask).tolist()
+            if rows:
+                for name, values in self._observe(SomePhysics(self.physics, rows), self.goals.of(rows), rows).items():
+                    observations[name][rows] = values
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            self._last = observations
+        return observations
 
     def _policy_observation(self, observations: Mapping[str, Array]) -> Any:
-        seen = {}
-        for name in self._single.observer.policy_names:
-            value = observations[name]
-            seen[name] = value.copy() if name in self._single.model_names else value  # the reward model may keep its own
+        seen, kept = {}, self._last or self.example.model_names  # the reward model may keep its own
+        for name in self.example.observer.policy_names:
+            seen[name] = observations[name].copy() if name in kept else observations[name]
         return seen[self.obs_mode] if self.obs_mode == "flat" else seen
 
     def _infos(self, observations: Mapping[str, Array], output: SignalOutput, mask: Array) -> dict[str, Any]:

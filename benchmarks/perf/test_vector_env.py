@@ -92,5 +92,5 @@ def test_sync_vector_env(benchmark: Any, made_id: str, num_envs: int) -> None:
 @pytest.mark.benchmark(group="vector: 16 pictures of 128 × 128")
 def test_pictures(benchmark: Any, made_id: str, num_threads: int) -> None:
     envs = batch(made_id, 16, num_threads, obs_mode="pixels", image_size=(128, 128))
-    benchmark(envs._observation_cameras.render, envs.task.cameras[0])
+    benchmark(envs._observation_cameras.render, [envs.task.cameras[0]] * 16)
     envs.close()

@@ -11,6 +11,8 @@ from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatist
 
 import efm_envs
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, UnknownOptionError
+from efm_envs.rewards.oracle import OracleRewardModel
+from efm_envs.task import Goals
 from efm_envs.vector import EFMVectorEnv
 from tests.efm_envs.fakes import POINT_MASS
 
@@ -138,6 +140,26 @@ def test_the_model_is_asked_once_a_step_and_once_more_where_episodes_restart_in_
     assert calls == ([1, 1, 2] if mode is AutoresetMode.SAME_STEP else [1, 1, 1])
 
 
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_model_with_a_memory_is_told_of_every_episode_that_starts(mode: AutoresetMode) -> None:
+    class Remembering(OracleRewardModel):
+        begun = np.zeros(NUM_ENVS, int)
+
+        def reset(self, goals: Goals, mask: np.ndarray) -> None:
+            self.begun = self.begun + mask
+
+    model = Remembering()
+    envs = made(autoreset_mode=mode, terminate_on="never", reward_model=model)
+    envs.set_attr("step_limit", [1, 2, 3, 4, 5])
+    envs.reset(seed=0)
+    for actions in random_actions(envs, 6):
+        *_, terminated, truncated, _ = envs.step(actions)
+        if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
+            envs.reset(options={"reset_mask": terminated | truncated})
+    assert model.begun.tolist() == ([4, 3, 2, 2, 2] if mode is AutoresetMode.NEXT_STEP else [7, 4, 3, 2, 2])
+    assert model.begun.tolist() == list(envs.get_attr("episode_count"))
+
+
 def test_an_env_whose_episode_is_over_stays_as_it_is_until_it_is_reset() -> None:
     envs = made(INSERT, autoreset_mode="Disabled", step_limit=2, terminate_on="never")
     envs.reset(seed=0)
@@ -152,6 +174,8 @@ def test_an_env_whose_episode_is_over_stays_as_it_is_until_it_is_reset() -> None
     assert (batch.bind("qpos")[over] == before[over]).all() and (batch.bind("time")[over] == time[over]).all(), "no physics"
     assert (batch.bind("qpos")[1] != before[1]).any() and batch.bind("time")[1] > time[1]
     assert not rewards[over].any() and not (terminated | truncated)[over].any()
+    envs.step(actions[3])
+    assert (batch.bind("qpos")[over] == before[over]).all(), "nor later"
 
 
 def test_a_restored_state_goes_on_bit_for_bit_in_another_batch(env_id: str) -> None:
