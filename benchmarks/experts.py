@@ -1,6 +1,6 @@
 """Measures every style of expert in every env, and writes the tables of docs/envs from what is stored.
 
-python benchmarks/experts.py run [--episodes 200] [--workers 0] [ID …]    # all ids, or only these; others stay as stored
+python benchmarks/experts.py run [--episodes 200] [--workers 0] [ID …]    # all ids with experts, or only these
 python benchmarks/experts.py docs [--check]                               # the tables; --check only says whether they are current
 """
 
@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from efm_benchmarks import experts, pages
-from efm_envs.registration import ids, registration
+from efm_envs.registration import registration
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "results" / "experts.json"
@@ -37,7 +37,7 @@ def run(
     for env_id in env_ids:
         registration(env_id)  # refuses an unknown one before the first is run
     with progress() as report:
-        for env_id in env_ids or ids():
+        for env_id in env_ids or experts.with_experts():
             experts.run(env_id, episodes, out, workers=workers, report=report)
 
 

@@ -1,4 +1,4 @@
-"""Makes docs/gallery.md and its moving pictures: in every env the clean expert, then random actions from the same start.
+"""Makes docs/gallery.md and its moving pictures: in every env an expert, then random actions from the same start.
 
 python benchmarks/gallery.py [ID …]    # the pictures of all ids, or only of these; the page is written in any case
 """
@@ -25,10 +25,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "assets" / "gallery"
 
-EXPERT, UNTRAINED = "expert:clean", "random"
+EXPERT, DETOURS, UNTRAINED = "expert:clean", "expert:human", "random"
 FAILING = "expert:with_failures"
-LABELS = {EXPERT: "clean expert", UNTRAINED: "untrained: random actions", FAILING: "expert who drops the peg"}
+LABELS = {
+    EXPERT: "clean expert",
+    DETOURS: "expert who makes detours",
+    UNTRAINED: "untrained: random actions",
+    FAILING: "expert who drops the peg",
+}
+QUICK = ("dmc_reacher",)  # tags of ids whose clean expert is too quick to be followed
 LEAST_S, MOST_S = 1.5, 4.0  # of the episode that is shown
+RANDOM_S = 3.0  # of an episode where there is no expert
 EPISODES_TRIED = 1000
 VIEWS = {"aloha": ("angle", "top")}  # by an id's tag: cameras shown side by side; of other ids it is the first one
 VIEW_SIZE = (400, 400)  # of each of them, in pixels
@@ -59,7 +66,8 @@ INTRODUCTION = f"""\
 
 Every env twice from the same start, in real time: first the clean expert, then an untrained policy, whose actions are random, for as many
 steps. The start is the first evaluation episode on which the expert needs {LEAST_S:g} to {MOST_S:g} seconds and random actions fail; the
-instruction stands under the picture. `python benchmarks/gallery.py` makes the pictures and this page.
+instruction stands under the picture. Where the clean expert is too quick to be followed, one who makes detours is shown; where there is
+none, random actions in the first two evaluation episodes. `python benchmarks/gallery.py` makes the pictures and this page.
 
 """
 
@@ -131,12 +139,20 @@ def make_drop(path: Path, width: int = WIDTH) -> Path:
 
 
 def takes(env_id: str) -> tuple[Take, Take]:
-    """Returns a success of the clean expert, then as many random steps from the same start that come to nothing."""
+    """Returns a success of the expert, then as many random steps from the same start that come to nothing.
+
+    Where there is no expert, these are two starts with random actions.
+    """
     seeds = itertools.islice(episode_seeds(EpisodeSet.EVALUATION, 0), EPISODES_TRIED)
-    step_s = policies.task_of(env_id).control_dt_s
-    for episode in rollout(policies.make_policy(EXPERT, env_id), env_id, seeds, terminate_on="true"):
-        if LEAST_S <= len(episode) * step_s <= MOST_S:
-            expert, untrained = (record(policy, env_id, episode.seed, len(episode)) for policy in (EXPERT, UNTRAINED))
+    task = policies.task_of(env_id)
+    if not task.experts:
+        first, second = (record(UNTRAINED, env_id, next(seeds), round(RANDOM_S / task.control_dt_s)) for _ in range(2))
+        return first, second
+    shown = DETOURS if set(QUICK) & set(registration(env_id).tags) else EXPERT
+    for episode in rollout(policies.make_policy(shown, env_id), env_id, seeds, terminate_on="true"):
+        if LEAST_S <= len(episode) * task.control_dt_s <= MOST_S:
+            expert = record(shown, env_id, episode.seed, len(episode), policy_seed=0)
+            untrained = record(UNTRAINED, env_id, episode.seed, len(episode))
             if expert.is_success and not untrained.is_success:
                 return expert, untrained
     raise EFMError(f"none of {EPISODES_TRIED} evaluation episodes of {env_id} can be shown: see LEAST_S and MOST_S.")

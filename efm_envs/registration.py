@@ -21,6 +21,7 @@ class Registration:
         tags: what `ids(tags=…)` selects by.
         summary: one line for people.
         shortest_demonstration: demonstrations with fewer control steps are discarded, where nobody says otherwise.
+        extra: of this distribution, without which the env cannot be made.
     """
 
     id: str
@@ -30,12 +31,14 @@ class Registration:
     task_options: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     shortest_demonstration: int = 1
+    extra: str | None = None
 
 
 LANGUAGE_TABLE = "efm_envs.tasks.language_table.task:LanguageTable"
 LANGUAGE_TABLE_LIMIT = 200  # (published)
 INSERT, TRANSFER_CUBE = "efm_envs.tasks.aloha.insert:Insert", "efm_envs.tasks.aloha.transfer_cube:TransferCube"
 ALOHA_LIMIT = {"joints": 500, "ee": 100}  # ten seconds
+DMC_LIMIT = 1000  # (dm_control, in each of these domains)
 
 
 def _language_table(suffix: str, family: str, summary: str, blocks: str = "8") -> Registration:
@@ -58,6 +61,19 @@ def _aloha(name: str, task: str, control: str, summary: str, **options: Any) -> 
         summary=summary,
         task_options={"control": control, **options},
         tags=(page, "aloha"),
+    )
+
+
+def _dmc(name: str, task: str, summary: str, **options: Any) -> Registration:
+    domain = task.partition(":")[0]
+    return Registration(
+        id=f"EFM-DMC-{name}-v0",
+        task=f"efm_envs.tasks.dmc.{task}",
+        step_limit=DMC_LIMIT,
+        summary=f"{summary} (dm_control's {domain}).",
+        task_options=options,
+        tags=("dm_control", f"dmc_{domain}"),
+        extra="dm-control",
     )
 
 
@@ -93,6 +109,14 @@ REGISTRATIONS = (
     _aloha("InsertTight", INSERT, "ee", "The same, with 2 mm of clearance and objects turned.", clearance_m=0.002, yaw_rad=0.4),
     _aloha("TransferCube", TRANSFER_CUBE, "joints", "One arm hands a cube over to the other; joint targets, 50 Hz."),
     _aloha("TransferCubeEE", TRANSFER_CUBE, "ee", "One arm hands a cube over to the other; moves of the grippers, 10 Hz."),
+    _dmc("PointMassEasy", "point_mass:PointMass", "Move a point to the middle"),
+    _dmc("ReacherEasy", "reacher:Reacher", "Touch a target with an arm of two links", difficulty="easy"),
+    _dmc("ReacherHard", "reacher:Reacher", "Touch a small target with an arm of two links", difficulty="hard"),
+    _dmc("BallInCupCatch", "ball_in_cup:BallInCup", "Catch a ball that hangs from a cup"),
+    _dmc("FingerTurnEasy", "finger:FingerTurn", "Turn a spinner to a target", difficulty="easy"),
+    _dmc("FingerTurnHard", "finger:FingerTurn", "Turn a spinner to a small target", difficulty="hard"),
+    _dmc("ManipulatorBringBall", "manipulator:BringBall", "Bring a ball to a place with a planar arm"),
+    _dmc("ManipulatorInsertPeg", "manipulator:InsertPeg", "Insert a peg into a slot with a planar arm"),
 )
 
 

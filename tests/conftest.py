@@ -1,8 +1,11 @@
 """What the tests share: the ids, observation modes and reward models for which a rule is checked, and a display.
 
-A test that has `env_id`, `obs_mode` or `reward_model` among its arguments runs for every one of them.
+A test that has `env_id`, `obs_mode` or `reward_model` among its arguments runs for every one of them; with `solved_id`, for every id that
+has experts.
 """
 
+import functools
+import importlib
 import os
 import shutil
 import subprocess
@@ -18,6 +21,7 @@ import efm_envs
 from efm_agents.checkpoint import save_checkpoint
 from efm_agents.model import Inputs, StepsToGoNetwork
 from efm_envs.observations import OBS_MODES
+from efm_envs.registration import registration
 from tests.efm_envs import fakes
 
 
@@ -46,9 +50,17 @@ REWARD_MODELS: dict[str, Callable[[str, Path], Any]] = {
 }
 
 
+@functools.cache
+def experts_of(env_id: str) -> list[str]:
+    """Returns the styles of an id's experts, without making the env."""
+    module, _, name = registration(env_id).task.partition(":")
+    return list(getattr(importlib.import_module(module), name).experts)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for argument, values in {
         "env_id": efm_envs.ids(),
+        "solved_id": [env_id for env_id in efm_envs.ids() if experts_of(env_id)],
         "obs_mode": OBS_MODES,
         "reward_model_name": list(REWARD_MODELS),
     }.items():

@@ -85,6 +85,13 @@ def test_the_expert_succeeds_and_random_actions_fail_in_as_many_steps(gallery: M
     assert (expert.pictures[0] == untrained.pictures[0]).all(), "from the same start"
 
 
+def test_where_there_is_no_expert_random_actions_are_shown_from_two_starts(gallery: ModuleType) -> None:
+    first, second = gallery.takes("EFM-DMC-BallInCupCatch-v0")
+    assert first.label == second.label == "untrained: random actions"
+    assert len(first.pictures) == len(second.pictures) == gallery.RANDOM_S / 0.02 + 1
+    assert (first.pictures[0] != second.pictures[0]).any()
+
+
 def test_quality_is_lowered_until_the_file_is_small_enough(gallery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = [gallery.frames(take, TINY) for take in gallery.takes(POINT_MASS)]
     best = gallery.encode(episodes, "id")

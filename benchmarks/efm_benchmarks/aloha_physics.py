@@ -8,7 +8,6 @@ import functools
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from efm_agents.parallel import in_order, number_of_workers
+from efm_benchmarks import pages
 from efm_envs.experts import make_expert
 from efm_envs.registration import ids
 from efm_envs.seeding import EpisodeSet, Stream, episode_seeds, generator
@@ -168,10 +168,8 @@ def flail(env_id: str, seed: int) -> tuple[bool, float, float]:
 def with_table(page: str, stored: Mapping[str, Any]) -> str:
     """Returns a page with the table between `<!-- begin physics -->` and `<!-- end physics -->`."""
     legend = LEGEND.format(**stored)
-    rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(_cells(env_id, row) for env_id, row in stored["envs"].items())]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    begin, end = "<!-- begin physics -->", "<!-- end physics -->"
-    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table}\n{legend}\n{end}", page, flags=re.DOTALL)
+    table = pages.markdown(COLUMNS, [_cells(env_id, row) for env_id, row in stored["envs"].items()])
+    return pages.with_block(page, "physics", f"{table}\n{legend}")
 
 
 def _cells(env_id: str, row: Mapping[str, Any]) -> Sequence[str]:

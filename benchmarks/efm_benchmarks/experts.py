@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from efm_agents.parallel import batches, in_order, number_of_workers
+from efm_benchmarks import pages
 from efm_benchmarks.policies import task_of
 from efm_envs.data import Episode
+from efm_envs.errors import EFMError
 from efm_envs.evaluation import EpisodeRecord
 from efm_envs.experts import make_expert
 from efm_envs.registration import ids, registration
@@ -99,8 +101,13 @@ def measure(env_id: str, episodes: int, *, workers: int, report: "Report") -> di
         episodes: evaluation episodes of each style; the same for all of them.
         workers: processes; changes nothing but the time it takes. 0 is one for each processor.
         report: is told (stage, done, total, words).
+
+    Raises:
+        EFMError: the id has no experts.
     """
     task = task_of(env_id)
+    if not task.experts:
+        raise EFMError(f"{env_id} has no experts to measure. Those that have: {', '.join(with_experts())}.")
     draws, tried = 0, {style: list[Episode]() for style in styles(task)}
     seeds = itertools.islice(episode_seeds(EpisodeSet.EVALUATION, EVALUATION_SEED), episodes)
     jobs = in_order(functools.partial(_try, env_id), batches(seeds), number_of_workers(workers, episodes))
@@ -117,6 +124,11 @@ def measure(env_id: str, episodes: int, *, workers: int, report: "Report") -> di
         "styles": {style: results(done) for style, done in tried.items()},
         "oracle": oracle_results(tried[CLEAN]),
     }
+
+
+def with_experts() -> list[str]:
+    """Returns the ids that have experts."""
+    return [env_id for env_id in ids() if task_of(env_id).experts]
 
 
 def styles(task: Task) -> list[str]:
@@ -193,8 +205,7 @@ def with_tables(page: str, stored: Mapping[str, Any]) -> str:
 def markdown_table(stored: Mapping[str, Any]) -> str:
     """Returns a row for each id and style, as GitHub's Markdown."""
     rows = [cells(env_id, style, stored[env_id]) for env_id in stored for style in stored[env_id]["styles"]]
-    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pages.markdown(COLUMNS, rows, words=2)
 
 
 def cells(env_id: str, style: str, measured: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ def list_envs(as_json: bool) -> None:
         return
     width = max(len(row.id) for row in REGISTRATIONS)
     for row in REGISTRATIONS:
-        print(f"{row.id:{width}}  {row.summary}")
+        print(f"{row.id:{width}}  {row.summary}" + (f"  needs [{row.extra}]" if row.extra else ""))
     print(f"Next: efm envs {REGISTRATIONS[0].id}")
 
 
@@ -50,7 +50,7 @@ def show_env(env_id: str, as_json: bool) -> None:
         is_block = isinstance(value, dict) and value
         lines = [f"\n  {k}: {json.dumps(v) if isinstance(v, dict) else v}" for k, v in value.items()] if is_block else [_joined(value)]
         print(f"{name.replace('_', ' ')}: " + "".join(lines))
-    print(f"Next: efm play --env {env_id}")
+    print(f"Next: efm play --env {env_id}" + ("" if facts["expert_styles"] else " --policy random"))
 
 
 def describe(env_id: str) -> dict[str, Any]:
@@ -125,4 +125,4 @@ def _try_backend(name: str) -> str:
 
 
 def _joined(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value or "none")

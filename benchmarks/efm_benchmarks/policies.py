@@ -65,8 +65,8 @@ def make_policy(name: str, env_id: str, *, seed: int = 0, greedy: bool = False) 
     if name == "random":
         return lambda envs: RandomPolicy(envs, seed)
     if not Path(name).exists():
-        styles = ", ".join(f"{EXPERT}{style}" for style in sorted(task.experts))
-        raise EFMError(f"no policy {name!r}: neither a run's folder nor a checkpoint is there. By name there are {styles}, random.")
+        names = ", ".join([*(f"{EXPERT}{style}" for style in sorted(task.experts)), "random"])
+        raise EFMError(f"no policy {name!r}: neither a run's folder nor a checkpoint is there. By name there are: {names}.")
     from efm_agents.policy import load_policy
 
     return load_policy(name, task=task.name, seed=seed, greedy=greedy)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from efm_benchmarks import pages
 from efm_benchmarks.config import MAIN_GAMMA
 from efm_benchmarks.findings import is_improved, is_last_round
 
@@ -31,8 +32,7 @@ def print_table(results: Mapping[str, Any]) -> None:
 def markdown_table(results: Mapping[str, Any]) -> str:
     """Returns the result table as GitHub's Markdown."""
     rows = [[cell.replace("|", "\\|") for cell in cells(row, results)] for row in shown_rows(results)]
-    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pages.markdown(COLUMNS, rows)
 
 
 def shown_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:

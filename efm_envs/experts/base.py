@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from efm_envs.errors import EFMError, unknown_name, unknown_option
+from efm_envs.errors import EFMError, UnknownNameError, unknown_name, unknown_option
 from efm_envs.seeding import Stream, generator
 from efm_envs.task import Array, Goals, Physics, Task
 
@@ -157,6 +157,8 @@ def _is_like(value: Any, default: Any) -> bool:
 
 
 def _expert_class(task: Task, style: str) -> type[Any]:
+    if not task.experts:
+        raise UnknownNameError(f"{task.name} has no experts; {style!r} was asked for. Act with a policy of your own, or at random.")
     if style not in task.experts:
         raise unknown_name(f"expert style of {task.name}", style, task.experts)
     module, _, name = task.experts[style].partition(":")

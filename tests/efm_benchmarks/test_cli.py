@@ -84,8 +84,25 @@ def test_envs_are_listed_as_json(efm: Efm) -> None:
 
 def test_an_env_is_described_as_json(env_id: str, efm: Efm) -> None:
     facts = parsed(efm("envs", env_id, "--json"))
-    assert facts["id"] == env_id and facts["step_limit"] > 0 and {"clean", "human"} <= set(facts["expert_styles"])
+    assert facts["id"] == env_id and facts["step_limit"] > 0
     assert {"checkpoint", "oracle", "sparse", "none"} <= set(facts["reward_models"])
+
+
+def test_an_env_with_experts_has_a_clean_one_and_a_human_one(solved_id: str, efm: Efm) -> None:
+    assert {"clean", "human"} <= set(parsed(efm("envs", solved_id, "--json"))["expert_styles"])
+
+
+def test_an_env_whose_extra_is_missing_is_listed_and_says_what_to_install(efm: Efm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    listed = [line for line in efm("envs").out.splitlines() if line.startswith("EFM-DMC-BallInCupCatch-v0")]
+    assert len(listed) == 1 and listed[0].endswith("needs [dm-control]")
+    for command in (("envs", "EFM-DMC-BallInCupCatch-v0"), ("eval", "--env", "EFM-DMC-BallInCupCatch-v0", "--policy", "random")):
+        assert_one_line_of_error(efm(*command), 'pip install "efm-envs[dm-control]"')
+
+
+def test_an_env_without_experts_is_played_at_random(efm: Efm) -> None:
+    printed = efm("envs", "EFM-DMC-BallInCupCatch-v0").out
+    assert "expert styles: none" in printed and "efm play --env EFM-DMC-BallInCupCatch-v0 --policy random" in printed
 
 
 def test_text_says_what_json_says(env_id: str, efm: Efm) -> None:

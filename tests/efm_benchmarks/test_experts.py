@@ -12,7 +12,7 @@ import pytest
 import efm_envs
 from efm_benchmarks import experts
 from efm_envs.data import Episode
-from efm_envs.errors import UnknownNameError
+from efm_envs.errors import EFMError, UnknownNameError
 from efm_envs.evaluation import EpisodeRecord, evaluate
 from tests.scripts import load_script
 
@@ -94,6 +94,12 @@ def test_the_numbers_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> N
 def test_an_unknown_id_is_refused_before_anything_is_run(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown env id: 'EFM-Nothing-v0'"):
         script.run((POINT_MASS, "EFM-Nothing-v0"), episodes=1, out=tmp_path / "experts.json")
+    assert not (tmp_path / "experts.json").exists()
+
+
+def test_an_id_without_experts_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(EFMError, match=r"EFM-DMC-BallInCupCatch-v0 has no experts to measure\. Those that have: EFM-PointMass-v0, "):
+        script.run(("EFM-DMC-BallInCupCatch-v0",), episodes=1, out=tmp_path / "experts.json")
     assert not (tmp_path / "experts.json").exists()
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-HEAVY = ("torch", "mujoco", "OpenGL", "glfw", "matplotlib", "scipy", "stable_baselines3", "efm_agents", "efm_benchmarks")
+HEAVY = ("torch", "mujoco", "OpenGL", "glfw", "matplotlib", "scipy", "stable_baselines3", "dm_control", "efm_agents", "efm_benchmarks")
 WITHOUT_DISPLAY = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
 
 
@@ -43,6 +43,11 @@ assert not gl, gl
 assert env.unwrapped.counts["renders"] == 0 and env.unwrapped._render_camera._renderer is None
 """
     assert loaded(code, ("torch", "OpenGL", "efm_agents", "imageio")) == []
+
+
+def test_an_env_of_dm_controls_suite_takes_its_files_and_none_of_its_code() -> None:
+    code = "import gymnasium as gym; gym.make('efm_envs:EFM-DMC-ReacherEasy-v0').reset(seed=0)"
+    assert loaded(code, ("dm_control", "dm_control.suite", "dm_control.mujoco", "dm_env", "lxml", "OpenGL")) == ["dm_control"]
 
 
 def test_gymnasium_finds_an_id_by_the_packages_name() -> None:

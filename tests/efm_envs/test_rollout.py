@@ -204,8 +204,8 @@ def test_an_expert_acts_in_one_env_or_in_many() -> None:
     np.testing.assert_array_equal(actions[0], efm_envs.make_expert(env).act())
 
 
-def test_an_expert_solves_every_env(env_id: str) -> None:
-    records = efm_envs.evaluate(efm_envs.make_expert, env_id, episodes=20)
+def test_an_expert_solves_every_env_that_has_one(solved_id: str) -> None:
+    records = efm_envs.evaluate(efm_envs.make_expert, solved_id, episodes=20)
     assert all(record.success_at_end for record in records)
 
 

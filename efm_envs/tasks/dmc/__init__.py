@@ -1,0 +1,1 @@
+"""Domains of dm_control's suite as tasks; docs/envs/dm_control.md."""
