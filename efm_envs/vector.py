@@ -24,7 +24,7 @@ from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
 from efm_envs.task import Array, Goals, Scenario
 
 NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
-DIVERGED = [int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)]
+DIVERGED = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)  # and BADQVEL between them
 
 
 @dataclass(frozen=True)
@@ -329,22 +329,20 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
     def _advance(self, actions: Array, acting: Array) -> dict[int, str]:
         """Runs one control step in some envs; returns what went wrong, by env."""
         self.task.apply(self.physics, np.where(acting[:, None], actions, 0.0))
-        before = self._divergences()
+        divergences = self.batch.warning[:, DIVERGED, 1]
+        before = divergences.copy()
         errors: dict[int, str] = {}
         try:
             stage = DERIVED if self.task.reads_derived else NO_STAGE
             self.batch.step(None if acting.all() else np.flatnonzero(acting), self.task.substeps, stage)
         except SimulationError as error:
             errors = {int(row): self.batch.error(int(row)) for row in error.ids}
-        for row in np.flatnonzero(self._divergences() > before):
+        diverged = divergences > before
+        for row in np.flatnonzero(diverged.any(axis=1)) if diverged.any() else ():
             errors.setdefault(int(row), "the simulation diverged: MuJoCo found a position, velocity or acceleration that is not finite.")
         self.elapsed_steps[acting] += 1
         self._physics_steps += self.task.substeps * int(acting.sum())
         return errors
-
-    def _divergences(self) -> Array:
-        """Returns (B,): how often MuJoCo found that a simulation had diverged."""
-        return np.asarray(self.batch.warning[:, DIVERGED, 1].sum(axis=1))
 
     def _ends(
         self, observations: Mapping[str, Array], output: SignalOutput, acting: Array, errors: Mapping[int, str]

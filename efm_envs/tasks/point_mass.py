@@ -81,19 +81,22 @@ class PointMass(Task):
 
     def is_success(self, physics: Physics, goals: Goals) -> Array:
         """Within 0.15 m of the goal, at any speed."""
-        offset = physics.qpos - goals.states
-        return np.einsum("bi,bi->b", offset, offset) <= SUCCESS_RADIUS_M**2
+        return _is_near(*(physics.qpos - goals.states).T)
 
     def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
         """Control steps until the direct expert, from here, is within the goal: its closed loop is linear, so its future is known.
 
         Walls and the limit of the action are left out: near them the estimate is a little low.
         """
-        now = np.stack([physics.qpos - goals.states, physics.qvel])  # (2, B, 2)
-        future = np.einsum("kj,jbi->kbi", self._future_offset, now)  # (K, B, 2): offset from the goal after k control steps
-        arrived = np.einsum("kbi,kbi->kb", future, future) <= SUCCESS_RADIUS_M**2
-        steps = np.where(arrived.any(axis=0), arrived.argmax(axis=0), len(future))
-        return steps.astype(np.float64)
+        of_offset, of_velocity = self._future_offset[:, :1], self._future_offset[:, 1:]  # (K, 1)
+        now = zip((physics.qpos - goals.states).T, physics.qvel.T, strict=True)  # x, then y; each (B,)
+        arrived = _is_near(*(of_offset * offset + of_velocity * velocity for offset, velocity in now))  # (K, B): after k control steps
+        return np.where(arrived.any(axis=0), arrived.argmax(axis=0), float(len(arrived)))
+
+
+def _is_near(x: Array, y: Array) -> Array:
+    """Whether offsets from the goal in [m] are success."""
+    return np.asarray(x * x + y * y <= SUCCESS_RADIUS_M**2)
 
 
 def _direct_expert_offsets(dt_s: float, substeps: int, horizon: int = 96) -> Array:

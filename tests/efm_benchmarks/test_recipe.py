@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -47,7 +48,10 @@ def run(command: Sequence[str]) -> Finished:
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Starts the recipe in a process group of its own, as a shell does; whatever is left of the group in the end is killed."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # what runs in the background of a shell ignores SIGINT, and so would all that it starts
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command(folder), stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=hears)
     try:
         yield process
     finally:

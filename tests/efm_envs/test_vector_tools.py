@@ -91,6 +91,27 @@ def test_writing_to_what_an_ended_env_returned_changes_nothing() -> None:
     assert all(np.array_equal(values, kept[name]) for name, values in step(envs)[0].items())
 
 
+def test_256_envs_take_little_more_memory_than_one() -> None:
+    code = """
+import gymnasium as gym, efm_envs
+def resident_mib():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+def run(num_envs):
+    envs = gym.make_vec("EFM-LanguageTable-v0", num_envs=num_envs)
+    envs.reset(seed=0)
+    for _ in range(3):
+        envs.step(envs.action_space.sample())
+    return envs
+kept = [run(1)]
+before = resident_mib()
+kept.append(run(256))
+print(resident_mib() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100  # [MiB]; 1 to 20 are usual
+
+
 def test_forgetting_to_close_leaves_no_trace_at_exit() -> None:
     code = f"import gymnasium as gym, efm_envs; e = gym.make_vec({POINT_MASS!r}, num_envs=3, obs_mode='pixels'); e.reset(seed=0)"
     for more in ("", "; e.unwrapped.render_env(1)"):
