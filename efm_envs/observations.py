@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from efm_envs.errors import EFMError, unknown_name
-from efm_envs.rewards.base import TRUE_STEPS_TO_GO, TRUE_SUCCESS
+from efm_envs.rewards.base import TRUE_STEPS_TO_GO, TRUE_SUCCESS, TRUTH
 from efm_envs.task import Array, Goals, Physics, Task
 
 AGENT_POS = "agent_pos"
@@ -87,7 +87,7 @@ class Observer:
             INSTRUCTION: INSTRUCTION_SPACE,
             FLAT: _join([*task.state_spaces.values(), goal_space]),
         }
-        self.names = (*by_name, TRUE_STEPS_TO_GO, TRUE_SUCCESS)
+        self.names = (*by_name, TRUE_STEPS_TO_GO, TRUE_SUCCESS, *(TRUTH + name for name in task.info_types))
         self.policy_space = by_name[FLAT] if obs_mode == FLAT else spaces.Dict({n: by_name[n] for n in self.policy_names})
 
     def check_names(self, names: Collection[str], who: str) -> None:
@@ -97,14 +97,14 @@ class Observer:
                 raise unknown_name(f"observation that {who} needs", name, self.names)
 
     def observe(self, names: Collection[str], physics: Physics, goals: Goals, draw: Draw) -> dict[str, Array]:
-        """Returns the named observations and `truth/is_success`, each (B, …), in new arrays."""
+        """Returns the named observations, and of the truth all but what costs, each (B, …), in new arrays."""
         seen = self._task.observe(physics, goals)
-        if TRUE_STEPS_TO_GO in names:
-            is_success, steps = self._task.truth(physics, goals)
-            seen[TRUE_STEPS_TO_GO] = _zero_at_success(is_success, steps)
-        else:
-            is_success = self._task.is_success(physics, goals)
+        is_success, steps, info = self._task.truth(physics, goals, estimate=TRUE_STEPS_TO_GO in names)
         seen[TRUE_SUCCESS] = is_success
+        if steps is not None:
+            seen[TRUE_STEPS_TO_GO] = _zero_at_success(is_success, steps)
+        for name in info:
+            seen[TRUTH + name] = info[name]
         for name in names:
             if name not in seen:
                 seen[name] = self._value(name, seen, physics, goals, draw)

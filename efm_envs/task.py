@@ -9,7 +9,7 @@ import abc
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -115,6 +115,20 @@ class Scenario:
     task: str = ""
 
 
+class Truth(NamedTuple):
+    """What is true of B simulations, whatever a reward model says of them.
+
+    Attributes:
+        is_success: (B,) bool.
+        steps_to_go: (B,) float64 in [control steps]; None where nobody asked for it.
+        info: what the task's `info_types` names, each (B,).
+    """
+
+    is_success: Array
+    steps_to_go: Array | None
+    info: Mapping[str, Array]
+
+
 class Task(abc.ABC):
     """One task: everything that an env needs to know, and nothing about rewards.
 
@@ -127,7 +141,7 @@ class Task(abc.ABC):
         experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
         image_size, render_size: (height, width) in pixels of observed pictures and of `render()`'s, where `gym.make` is not told others.
         reads_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
-        info_types: what `info` says besides what it says for every task: the type of each value, by name.
+        info_types: what `truth` adds to `info`: the type of each value, by name.
         solvable_within: a start counts only if the clean expert succeeds within so many control steps; None: every start counts.
         fingerprint: says which task this is, variant included: equal fingerprints mean equal scenarios.
     """
@@ -163,9 +177,9 @@ class Task(abc.ABC):
     def build_model(self) -> "mujoco.MjModel":
         """Compiles the model."""
 
-    def truth(self, physics: Physics, goals: Goals) -> tuple[Array, Array]:
-        """Returns `is_success` and `steps_to_go` together; a task in which they share work overrides it."""
-        return self.is_success(physics, goals), self.steps_to_go(physics, goals)
+    def truth(self, physics: Physics, goals: Goals, *, estimate: bool = True) -> Truth:
+        """Returns the ground truth, with `steps_to_go` if `estimate`; a task overrides it that shares work or has `info_types`."""
+        return Truth(self.is_success(physics, goals), self.steps_to_go(physics, goals) if estimate else None, {})
 
     @functools.cached_property
     def drawn_model(self) -> "mujoco.MjModel":
@@ -209,10 +223,6 @@ class Task(abc.ABC):
 
         At success the value does not matter: `truth/steps_to_go` is 0 there, and at least 1 elsewhere, for every task.
         """
-
-    def info(self, physics: Physics, goals: Goals) -> dict[str, Array]:
-        """Returns what `info_types` names, each (B,)."""
-        return {}
 
     def encode_goals(self, goals: Goals) -> Array:
         """Returns (B, E) float32 in [-1, 1]: the goal as numbers, for who can't read; E is 0 where `state_spaces` shows the goal."""

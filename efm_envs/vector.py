@@ -19,7 +19,7 @@ from efm_envs.env import EFMEnv, positive
 from efm_envs.env_of_batch import SETTABLE, SHARED, EnvOfBatch
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
 from efm_envs.recording import Recording
-from efm_envs.rewards.base import TRUE_SUCCESS
+from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
 from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
 from efm_envs.task import Array, Goals, Scenario
 
@@ -391,7 +391,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             "predicted_success": output.predicted_success,
             "steps_to_go": output.steps_to_go.copy(),
             "instruction": np.array([*self.goals.instructions, None], object)[:-1],
-            **self.task.info(self.physics, self.goals),
+            **{name: observations[TRUTH + name].copy() for name in self.task.info_types},
         }
         infos: dict[str, Any] = {}
         for name, value in values.items():

@@ -354,7 +354,7 @@ class Posed:
 
     def stage(self) -> int:
         mujoco.mj_forward(self.task.model, self.data)
-        stage = int(self.task.stage(self.simulation.physics)[0])
+        stage = int(self.task.truth(self.simulation.physics, self.simulation.goals).info["stage"][0])
         assert self.simulation.is_success() == (stage == 4)
         return stage
 

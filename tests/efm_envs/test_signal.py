@@ -1,13 +1,14 @@
 """The one place of r = d − d′: its law, its masks, and what it refuses."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from efm_envs.errors import EFMError, RewardModelError
-from efm_envs.rewards import FunctionRewardModel, RewardSignal, StepsToGo
+from efm_envs.errors import EFMError, RewardModelError, UnknownNameError
+from efm_envs.rewards import FunctionRewardModel, RewardModel, RewardSignal, StepsToGo
 from efm_envs.task import Goal, Goals
 from tests.efm_envs import fakes
 from tests.efm_envs.fakes import POINT_MASS, Scripted
@@ -174,3 +175,17 @@ def test_none_gives_nothing_and_never_ends() -> None:
     env.unwrapped.data.qpos[:] = env.unwrapped.goals.states[0]
     _, reward, terminated, _, info = env.step(np.zeros(2))
     assert (reward, terminated, info["is_success"], info["predicted_success"]) == (0.0, False, True, False)
+
+
+def test_a_model_may_ask_for_what_the_task_adds_to_info() -> None:
+    class Stages(RewardModel):
+        needs = ("truth/stage",)
+
+        def steps_to_go(self, observations: Mapping[str, np.ndarray], goals: Goals) -> StepsToGo:
+            return StepsToGo(4.0 - observations["truth/stage"])
+
+    env = gym.make("EFM-InsertEE-v0", reward_model=Stages())
+    _, info = env.reset(seed=0)
+    assert Stages().is_privileged and info["steps_to_go"] == 4.0 - info["stage"]
+    with pytest.raises(UnknownNameError, match="truth/stage"):
+        gym.make("EFM-PointMass-v0", reward_model=Stages())

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from efm_envs.errors import EFMError, one_of
-from efm_envs.task import Array, Goal, Goals, Physics, Scenario, Task
+from efm_envs.task import Array, Goal, Goals, Physics, Scenario, Task, Truth
 from efm_envs.tasks.aloha import station
 from efm_envs.tasks.aloha.plan import Aims, Hand, Thing, Vec, Way
 from efm_envs.tasks.by_hand import check_options, place_of
@@ -223,20 +223,17 @@ class AlohaTask(Task):
     def stage_of(self, sensordata: Sequence[float], userdata: Sequence[float]) -> int:
         """Returns how far the task has come in one env, 0 to 4, by its contact sensors and what it remembers; 4 is success."""
 
-    def stage(self, physics: Physics) -> Array:
-        """Returns (B,) int64: how far the task has come, 0 to 4; 4 is success."""
-        return np.array(self._stages(physics))
-
-    def _stages(self, physics: Physics) -> list[int]:
-        return list(map(self.stage_of, physics.sensordata.tolist(), physics.userdata.tolist()))
-
     def is_success(self, physics: Physics, goals: Goals) -> Array:
         """Returns (B,) bool: the last stage."""
-        return np.array([stage == 4 for stage in self._stages(physics)])
+        return self.truth(physics, goals, estimate=False).is_success
 
-    def info(self, physics: Physics, goals: Goals) -> dict[str, Array]:
-        """Returns the stage."""
-        return {"stage": self.stage(physics)}
+    def truth(self, physics: Physics, goals: Goals, *, estimate: bool = True) -> Truth:
+        """Stage and plan read the same sensors."""
+        sensors = physics.sensordata.tolist()
+        stages = list(map(self.stage_of, sensors, physics.userdata.tolist()))
+        steps = [self.plan(row, self.aims).seconds / self._control_dt_s for row in sensors] if estimate else None
+        is_success = np.array([stage == 4 for stage in stages])
+        return Truth(is_success, None if steps is None else np.array(steps), {"stage": np.array(stages)})
 
     # -- plan ----------------------------------------------------------------------------------------------------------------------
 
@@ -261,7 +258,7 @@ class AlohaTask(Task):
 
     def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
         """How long the clean expert's plan takes from here."""
-        return np.array([self.plan(row, self.aims).seconds / self._control_dt_s for row in physics.sensordata.tolist()])
+        return np.asarray(self.truth(physics, goals).steps_to_go)
 
 
 def checked_number(name: str, value: Any, low: float, high: float) -> float:

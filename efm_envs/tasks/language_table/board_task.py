@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from efm_envs.errors import EFMError
 from efm_envs.simulation import Simulation
-from efm_envs.task import Array, Goals, Physics, Scenario, Task
+from efm_envs.task import Array, Goals, Physics, Scenario, Task, Truth
 from efm_envs.tasks.language_table import board
 from efm_envs.tasks.language_table.arm import arm_joints
 from efm_envs.tasks.language_table.families import TOOL_CLEARANCE_M, Aim
@@ -79,19 +79,20 @@ class BoardTask(Task):
 
     def is_success(self, physics: Physics, goals: Goals) -> Array:
         """What the family asks for; see `families`."""
-        aim, points = self.aim(goals), self.points(physics)
-        moving = aim.moving(points)
-        return aim.is_success(points, moving, aim.target(points, moving))
+        return self.truth(physics, goals, estimate=False).is_success
 
     def steps_to_go(self, physics: Physics, goals: Goals) -> Array:
         """The length of the clean expert's plan over its speed."""
-        return self.truth(physics, goals)[1]
+        return np.asarray(self.truth(physics, goals).steps_to_go)
 
-    def truth(self, physics: Physics, goals: Goals) -> tuple[Array, Array]:
-        """Both at once: they look at the same places."""
+    def truth(self, physics: Physics, goals: Goals, *, estimate: bool = True) -> Truth:
+        """Both look at the same places."""
         aim, points = self.aim(goals), self.points(physics)
         moving = aim.moving(points)
         target = aim.target(points, moving)
+        is_success = aim.is_success(points, moving, target)
+        if not estimate:
+            return Truth(is_success, None, {})
         if len(points) <= FEW and not aim.has_apart:
             length = np.array([plan(aim.push(i, points, moving, target, self.extent(physics, i))).length_m for i in range(len(points))])
         else:
@@ -99,7 +100,7 @@ class BoardTask(Task):
         steps = length / STEP_M + STARTING_STEPS
         if aim.has_beside:
             steps = np.where(aim.is_dragged(points), DRAGGED_STEPS, steps)
-        return aim.is_success(points, moving, target), steps
+        return Truth(is_success, steps, {})
 
     def plan(self, physics: Physics, goals: Goals) -> Plan:
         """Returns the clean expert's plan from here, for a batch of one."""
