@@ -1,1 +1,1 @@
-"""Our envs under the names and units of other packages, so that code written for those runs here. None of them need be installed."""
+"""Other projects' interfaces on our envs. Each module imports that project, where it cannot do without, and names the extra that has it."""
