@@ -42,12 +42,26 @@ env.reset(seed=0)
 env.step(env.action_space.sample())
 env.close()
 
-try:
-    gym.make("EFM-PointMass-v0", reward_model={"id": "checkpoint", "path": "nowhere"})
-except Exception as error:
-    print(f"{type(error).__name__}: {error}")
+envs = gym.make_vec("EFM-LanguageTable4-v0", num_envs=3)
+envs.reset(seed=0)
+envs.step(envs.action_space.sample())
+envs.close()
 """
-INSTALL_COMMAND = 'pip install "efm-envs[agents]"'
+# What needs an extra, by its name.
+WITHOUT = {
+    "agents": 'gym.make("EFM-PointMass-v0", reward_model={"id": "checkpoint", "path": "nowhere"})',
+    "dm-control": 'gym.make_vec("EFM-DMC-ReacherEasy-v0", num_envs=2)',
+    "sb3": "import efm_envs.interop.sb3",
+}
+TRY = """
+import gymnasium as gym
+import efm_envs
+
+try:
+    {code}
+except ImportError as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+"""
 
 
 def main() -> None:
@@ -97,11 +111,13 @@ def check_use(wheel: Path, environment: Path, workplace: Path) -> None:
 
     say("use it from an empty folder")
     workplace.mkdir()
-    output = run([python, "-I", "-c", USE], cwd=workplace)
-    expect_install_command(output, "reward_model={'id': 'checkpoint', ...}")
+    run([python, "-I", "-c", USE], cwd=workplace)
+    for extra, code in WITHOUT.items():
+        output = run([python, "-I", "-c", TRY.format(code=code)], cwd=workplace)
+        expect_install_command(output, code, extra)
     output = run([efm, "--help"], cwd=workplace, check=False)
-    expect_install_command(output, "efm --help")
-    print("works without torch, and says how to install the rest")
+    expect_install_command(output, "efm --help", "agents")
+    print("works without extras, and says how to install them")
 
 
 def run(command: list[str | Path], cwd: Path | None = None, check: bool = True) -> str:
@@ -118,10 +134,11 @@ def run(command: list[str | Path], cwd: Path | None = None, check: bool = True) 
     return "".join(lines)
 
 
-def expect_install_command(output: str, what: str) -> None:
+def expect_install_command(output: str, what: str, extra: str) -> None:
     """Exits unless the output names the install command of the missing extra, and is no bare traceback."""
-    if INSTALL_COMMAND not in output or "Traceback" in output:
-        sys.exit(f"Without torch, {what} should say: {INSTALL_COMMAND}\nIt said:\n{output or '(nothing)'}")
+    command = f'pip install "efm-envs[{extra}]"'
+    if command not in output or "Traceback" in output:
+        sys.exit(f"Without the extra [{extra}], {what} should say: {command}\nIt said:\n{output or '(nothing)'}")
 
 
 def say(step: str) -> None:
