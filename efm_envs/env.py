@@ -13,7 +13,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
-from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, RewardModelError, one_of, unknown_option
+from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, RewardModelError, UnknownOptionError, one_of, unknown_option
 from efm_envs.observations import FLAT, OBS_MODES, Observer
 from efm_envs.rendering import LARGEST_PICTURE, CameraRenderer, Scene
 from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
@@ -375,7 +375,9 @@ def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
     task_options = list(inspect.signature(task_class).parameters)
     for option in options:
         if option not in task_options:
-            raise unknown_option("this env", option, [*ENV_OPTIONS, *task_options])
+            error = unknown_option("this env", option, [*ENV_OPTIONS, *task_options])
+            # Python's words come first, for programs: TorchRL's GymEnv tries `frameskip=`, looks for them, and goes on without.
+            raise UnknownOptionError(f"unexpected keyword argument {option!r}: {error}")
     task: Task = task_class(**options)
     return task
 

@@ -322,3 +322,9 @@ def test_a_seed_below_zero_and_options_that_are_no_dict_are_refused() -> None:
 def test_no_camera_at_all_is_refused() -> None:
     with pytest.raises(EFMError, match=r'cameras names at least one of top; for no pictures, obs_mode="state"'):
         gym.make(POINT_MASS, obs_mode="pixels", cameras=[])
+
+
+def test_an_unknown_option_is_told_in_pythons_words_too() -> None:
+    """TorchRL's GymEnv tries frameskip= first, and goes on without where it reads this."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+        gym.make(POINT_MASS, frameskip=1)
