@@ -4,22 +4,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INTEROP := .venv-interop
 
 # When one of these changes, the next target installs again.
 PACKAGING := setup.cfg setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel-test readme bench clean
+.PHONY: help demo test test-interop lint wheel-test readme bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
-		printf '  make %-11s %s\n' "$$target" "$$what"; done
+		printf '  make %-13s %s\n' "$$target" "$$what"; done
 
 demo: $(VENV)/.installed-agents  ## run the paper's recipe on the smallest task
 	$(BIN)/efm recipe
 
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/python -m pytest -n auto
+
+test-interop: $(INTEROP)/.installed  ## run the programs of docs/loops.md, with the libraries they need, in .venv-interop
+	EFM_INTEROP=1 $(INTEROP)/bin/python -m pytest tests/interop
 
 lint: $(VENV)/.installed-dev  ## check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -49,6 +53,11 @@ $(VENV)/.installed-agents: $(PACKAGING) | $(BIN)/python
 $(VENV)/.installed-dev: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[agents,dev]"
 	@touch $(VENV)/.installed-agents $@
+
+$(INTEROP)/.installed: $(PACKAGING) tests/interop/requirements.txt | $(BIN)/python
+	$(BIN)/python -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install -r tests/interop/requirements.txt -e ".[agents,sb3]"
+	@touch $@
 
 # This runs on whatever $(PYTHON) is, however old.
 define CHECK_PYTHON

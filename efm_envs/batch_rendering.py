@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -57,8 +56,7 @@ class BatchRenderer:
         shares = [range(first, len(rows), self._number) for first in range(min(self._number, len(rows)))]
         drawn = []
         for worker, share in zip(self._workers, shares, strict=False):
-            places = [(place, rows[place], cameras[place]) for place in share]
-            drawn.append(worker.submit(functools.partial(worker.draw, places, pictures)))
+            drawn.append(worker.submit([(place, rows[place], cameras[place]) for place in share], pictures))
         futures.wait(drawn)
         if self not in _open:
             _open.add(self)
@@ -102,38 +100,46 @@ class _Row(Scene):
 
 
 class _Worker:
-    """A thread, with the GL context that it alone uses."""
+    """A thread, with the GL context that it alone uses. It ends when this object is closed, or forgotten."""
 
     def __init__(self, scene: _Row, size: tuple[int, int]) -> None:
-        self.scene, self.camera = scene, CameraRenderer(scene, *size, closes_itself=False)
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="efm-renderer", daemon=True)
+        self.camera = CameraRenderer(scene, *size, closes_itself=False)
+        self._scene = scene
+        self._jobs: _Jobs = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs, self.camera), name="efm-renderer", daemon=True)
         self._thread.start()
+        weakref.finalize(self, self._jobs.put, None).atexit = False
 
-    def submit(self, job: Callable[[], Any]) -> "Future[Any]":
-        """Lets the thread do a job."""
-        future: Future[Any] = Future()
-        self._jobs.put((job, future))
+    def submit(self, places: Sequence[tuple[int, int, str]], pictures: Array) -> "Future[None]":
+        """Lets the thread draw simulations into their places among the pictures, each seen by a camera: (place, row, camera)."""
+        future: Future[None] = Future()
+        self._jobs.put((functools.partial(_draw, self._scene, self.camera, places, pictures), future))
         return future
-
-    def draw(self, places: Sequence[tuple[int, int, str]], pictures: Array) -> None:
-        """Draws simulations into their places among the pictures, each seen by a camera."""
-        for place, self.scene.row, camera in places:
-            pictures[place] = self.camera.render(camera)
 
     def close(self) -> None:
         """Lets the thread free its context and end."""
         self._jobs.put(None)
         self._thread.join()
 
-    def _run(self) -> None:
-        while (todo := self._jobs.get()) is not None:
-            job, future = todo
-            try:
-                future.set_result(job())
-            except BaseException as error:  # whoever waits for the picture is told
-                future.set_exception(error)
-        self.camera.close()
+
+_Jobs = queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None]
+
+
+def _draw(scene: _Row, camera: CameraRenderer, places: Sequence[tuple[int, int, str]], pictures: Array) -> None:
+    for place, scene.row, name in places:
+        pictures[place] = camera.render(name)
+
+
+def _work(jobs: _Jobs, camera: CameraRenderer) -> None:
+    """What a worker's thread does. It knows neither the worker nor whoever owns it, so that these can be forgotten."""
+    while (todo := jobs.get()) is not None:
+        job, future = todo
+        try:
+            future.set_result(job())
+        except BaseException as error:  # whoever waits for the picture is told
+            future.set_exception(error)
+        del todo, job, future  # and the pictures with them
+    camera.close()
 
 
 def _close_all() -> None:

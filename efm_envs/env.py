@@ -20,7 +20,7 @@ from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
 from efm_envs.rewards.registry import make_reward_model
 from efm_envs.rewards.signal import TERMINATE_ON, RewardSignal, SignalOutput, SignalState, TerminateOn, is_end
 from efm_envs.scenarios import check_solvable, scenario_at
-from efm_envs.simulation import Simulation
+from efm_envs.simulation import DIVERGENCE, Simulation
 from efm_envs.task import Array, Goals, Scenario, Task
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class EFMEnv(gym.Env[Any, Array]):
 
     Episodes are addressed by index: how the k-th episode since `reset(seed=s)` starts is a function of (s, k), whatever was done
     before. `info` has, at every reset and step, `is_success` (ground truth), `predicted_success`, `steps_to_go` (the reward model's d),
-    `instruction`, and what the task adds (`Task.info_types`).
+    `instruction`, and what the task adds (`Task.info_types`). A simulation that diverges ends its episode: `truncated`, no reward and no
+    success, and `info["error"]` says why.
 
     Attributes:
         task: what the episodes are about.
@@ -156,9 +157,7 @@ class EFMEnv(gym.Env[Any, Array]):
         Raises:
             EFMError: an unknown option, or a scenario that cannot be; says why. The env stays as it was.
         """
-        if not (options is None or isinstance(options, Mapping)):
-            raise EFMError(f"options is a dict, for example {{'scenario': 3}}; got {options!r}.")
-        key, scenario = self.next_episode(seed, dict(options or {}))
+        key, scenario = self.next_episode(seed, checked_options(options))
         super().reset(seed=seed)
         self.episode_key = key
         self.elapsed_steps = 0
@@ -182,11 +181,16 @@ class EFMEnv(gym.Env[Any, Array]):
         self.simulation.step(self._checked(action)[None])
         self._physics_steps += self.task.substeps
         self.elapsed_steps += 1
-        observations = self._observe()
-        output = self.signal.step(self.pick(observations, self.model_names), self.goals)
+        observations, lost = self._observe(), None
+        if self.simulation.has_diverged:
+            lost = np.ones(1, bool)
+            observations[TRUE_SUCCESS] &= False
+        output = self.signal.step(self.pick(observations, self.model_names), self.goals, lost=lost)
         info = self._info(observations, output)
         terminated = is_end(self.terminate_on, info["predicted_success"], info["is_success"])
-        truncated = self.elapsed_steps >= self.step_limit
+        truncated = self.elapsed_steps >= self.step_limit or lost is not None
+        if lost is not None:
+            info["error"] = DIVERGENCE
         self._show()
         return self._policy_observation(observations), float(output.reward[0]), terminated, truncated, info
 
@@ -299,9 +303,9 @@ class EFMEnv(gym.Env[Any, Array]):
 
     def _next_key(self, seed: int | None) -> tuple[int, int]:
         if seed is not None:
-            if seed < 0:
+            if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
                 raise EFMError(f"a seed is a whole number, 0 or more; got {seed!r}.")
-            return seed, 0
+            return int(seed), 0
         if self.episode_key[1] >= 0:
             return self.episode_key[0], self.episode_key[1] + 1
         return int(self.np_random.integers(2**31)), 0  # never seeded: Gymnasium seeds its generator from the system
@@ -361,6 +365,7 @@ class EFMEnv(gym.Env[Any, Array]):
         self._window.show()
 
 
+VECTOR_OPTIONS = ("autoreset_mode", "num_threads")
 ENV_OPTIONS = tuple(name for name, p in inspect.signature(EFMEnv).parameters.items() if p.kind is p.KEYWORD_ONLY)
 
 
@@ -375,11 +380,22 @@ def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
     task_options = list(inspect.signature(task_class).parameters)
     for option in options:
         if option not in task_options:
+            if option in VECTOR_OPTIONS:
+                raise UnknownOptionError(
+                    f"unexpected keyword argument {option!r}: only our own vector env takes it, gym.make_vec without vectorization_mode."
+                )
             error = unknown_option("this env", option, [*ENV_OPTIONS, *task_options])
             # Python's words come first, for programs: TorchRL's GymEnv tries `frameskip=`, looks for them, and goes on without.
             raise UnknownOptionError(f"unexpected keyword argument {option!r}: {error}")
     task: Task = task_class(**options)
     return task
+
+
+def checked_options(options: Any) -> dict[str, Any]:
+    """Returns the options of a reset in a dict of their own; raises EFMError if they are none."""
+    if not (options is None or isinstance(options, Mapping)):
+        raise EFMError(f"options is a dict, for example {{'scenario': 3}}; got {options!r}.")
+    return dict(options or {})
 
 
 def positive(option: str, value: Any) -> int:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+
 from efm_envs.batch_physics import RowPhysics
 from efm_envs.env import positive
 from efm_envs.errors import one_of
@@ -67,11 +69,13 @@ class EnvOfBatch:
     @property
     def goals(self) -> Goals:
         """The present goal, as a batch of one."""
+        self._check_begun()
         return self._envs.goals_of(self._row)
 
     @property
     def scenario(self) -> Scenario:
         """How the present episode began."""
+        self._check_begun()
         return self._envs.scenarios[self._row]
 
     @property
@@ -101,9 +105,13 @@ class EnvOfBatch:
     @property
     def task_description(self) -> str:
         """The present instruction, under the name LeRobot reads."""
-        return self._envs.goals.instructions[self._row]
+        return self._envs.goals.instructions[self._row] if self._envs.scenarios else ""
 
     @property
     def _max_episode_steps(self) -> int:
         """The step limit, under the name LeRobot reads."""
         return self.step_limit
+
+    def _check_begun(self) -> None:
+        if not self._envs.scenarios:
+            raise gym.error.ResetNeeded("call reset() before asking for the goal or the scenario.")

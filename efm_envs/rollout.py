@@ -51,7 +51,7 @@ def rollout(
 
     Raises:
         EFMError: bad actions, or a bad reward model. Any other error that a step raises ends its episode only, and stands in
-            `Episode.error`.
+            `Episode.error`, and so does what an env says in `info["error"]`.
     """
     running = list(envs) if envs is not None else make_envs(env_id, num_envs, **make_kwargs)
     try:
@@ -120,6 +120,8 @@ class _Slot:
         self._infos.append(info)
         self._actions.append(np.array(action))
         self._rewards.append(float(reward))
+        if "error" in info:
+            return self._end("error", info["error"])
         if terminated:
             return self._end("terminated")
         return self._end("truncated") if truncated else None

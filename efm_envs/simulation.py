@@ -5,6 +5,10 @@ import numpy as np
 
 from efm_envs.task import Array, Goals, Scenario, SinglePhysics, Task
 
+# Of MuJoCo's warnings, those that a simulation has diverged: BADQPOS, BADQVEL, BADQACC. It is set back to the model's default pose then.
+DIVERGED = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
+DIVERGENCE = "the simulation diverged: MuJoCo found a position, velocity or acceleration that is not finite, and began anew."
+
 
 class Simulation:
     """A task's physics, from a scenario on. It knows nothing of observations or rewards.
@@ -26,6 +30,12 @@ class Simulation:
         self.data = mujoco.MjData(task.model)
         self.physics = SinglePhysics(self.data)
         self.goals = Goals([])
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the simulation diverged since it was started: what it shows now means nothing."""
+        position, velocity, acceleration = self.data.warning.number[DIVERGED].tolist()
+        return bool(position or velocity or acceleration)
 
     def start(self, scenario: Scenario) -> None:
         """Goes to where an episode begins."""

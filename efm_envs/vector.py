@@ -1,7 +1,9 @@
 """EFMVectorEnv: one task in many simulations at once, stepped by native threads. Bit for bit what as many single envs do."""
 
+import ctypes
 import functools
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +17,16 @@ from mujoco.batch import Batch, SimulationError
 
 from efm_envs.batch_physics import DERIVED, BatchPhysics, RowPhysics, SomePhysics
 from efm_envs.batch_rendering import BatchRenderer
-from efm_envs.env import EFMEnv, positive
+from efm_envs.env import ENV_OPTIONS, EFMEnv, checked_options, positive
 from efm_envs.env_of_batch import SETTABLE, SHARED, EnvOfBatch
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
 from efm_envs.recording import Recording
 from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
 from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
+from efm_envs.simulation import DIVERGED, DIVERGENCE
 from efm_envs.task import Array, Goals, Scenario
 
 NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
-DIVERGED = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)  # and BADQVEL between them
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,19 @@ class VectorEnvState:
     elapsed_steps: Array
     ended: Array
     signal: SignalState
+
+
+_alive: "weakref.WeakSet[EFMVectorEnv]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked process: threads stay behind, and to wait for them, as a batch does at its end, would take for ever. So it never ends."""
+    for envs in list(_alive):
+        envs._is_inherited = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(envs.batch))
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class EFMVectorEnv(VectorEnv[Any, Array, Array]):
@@ -82,6 +97,8 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.example = EFMEnv(**options)
         if max_episode_steps is not None:
             self.example.step_limit = min(self.example.step_limit, positive("max_episode_steps", max_episode_steps))
+        if self.example.render_mode == "human":
+            raise EFMError('a vector env has no window: render_mode="rgb_array", or vectorization_mode="sync" for a window of each env.')
         self.task, self.obs_mode, self.render_mode = self.example.task, self.example.obs_mode, self.example.render_mode
         self.step_limits = np.full(self.num_envs, self.example.step_limit)
         self.terminate_on = np.full(self.num_envs, self.example.terminate_on, object)
@@ -106,12 +123,14 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.episode_counts = np.zeros(self.num_envs, np.int64)
         self.elapsed_steps = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
+        self._is_inherited = False
         self._physics_steps = 0
         self._last: dict[
             str, Array
         ] = {}  # what was observed, in the mode "Disabled": an env whose episode has ended is not looked at again
         self._recordings: list[Recording] = []
         self.envs = [EnvOfBatch(self, row, physics) for row, physics in enumerate(rows)]
+        _alive.add(self)
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
 
@@ -121,17 +140,25 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         Raises:
             EFMError: a bad seed, mask or option. All envs stay as they were.
         """
-        options = dict(options or {})
+        options = checked_options(options)
         mask = self._checked_mask(options.pop("reset_mask", None))
         seeds = self._seeds(seed)
         if not self.scenarios and not mask.all():
             raise gym.error.ResetNeeded("the first reset() resets all envs: leave reset_mask out.")
-        rows = np.flatnonzero(mask).tolist()
-        self._start(rows, [self._next_episode(row, seeds[row], options) for row in rows])
-        observations = self._observe_some(mask, self._last)
-        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals, mask)
-        self._record(mask)
-        return self._policy_observation(observations), self._infos(observations, output, mask)
+        return self._reset(mask, seeds, [options] * self.num_envs)
+
+    def reset_each(
+        self, seeds: Sequence[int | None] | None = None, options: Sequence[dict[str, Any]] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes in all envs, each with a seed and options of its own (B,).
+
+        Raises:
+            EFMError: a bad seed or option. All envs stay as they were.
+        """
+        each = [{}] * self.num_envs if options is None else [checked_options(option) for option in options]
+        if len(each) != self.num_envs:
+            raise EFMError(f"options are one dict for each of {self.num_envs} envs; got {len(each)}.")
+        return self._reset(np.ones(self.num_envs, bool), self._seeds(seeds), each)
 
     def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Runs one control step in every env that is in an episode.
@@ -144,14 +171,18 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         """
         if not self.scenarios:
             raise gym.error.ResetNeeded("call reset() before step().")
+        self._check_process()
         actions = self._checked(actions)
         starting = self._ended & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
         acting = ~self._ended
         errors = self._advance(actions, acting)
         if starting.any():
             self._start_next(starting)
-        observations = self._observe_some(acting | starting, self._last)
-        output = self.signal.step(self.example.pick(observations, self.example.model_names), self.goals, starting)
+        observations, lost = self._observe_some(acting | starting, self._last), None
+        if errors:
+            lost = np.isin(np.arange(self.num_envs), list(errors))
+            observations[TRUE_SUCCESS] = observations[TRUE_SUCCESS] & ~lost
+        output = self.signal.step(self.example.pick(observations, self.example.model_names), self.goals, starting, lost)
         rewards = np.where(acting, output.reward, 0.0)
         terminated, truncated = self._ends(observations, output, acting, errors)
         infos = self._infos(observations, output, np.ones(self.num_envs, bool))
@@ -169,10 +200,12 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         if self.render_mode != "rgb_array":
             gym.logger.warn('render() of a vector env needs a mode: gym.make_vec(..., render_mode="rgb_array").')
             return None
+        self._check_drawable()
         return tuple(self._render_cameras.render(self.render_cameras))
 
     def render_env(self, row: int) -> Array:
         """Returns a picture (H, W, 3) uint8 of one env, in any mode."""
+        self._check_drawable()
         row = range(self.num_envs)[row]
         (picture,) = self._render_cameras.render(self.render_cameras[row : row + 1], [row])
         return picture
@@ -206,7 +239,8 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         values = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(values) != self.num_envs:
             raise EFMError(f"set_attr takes one value, or one for each of {self.num_envs} envs; got {len(values)} of {name}.")
-        is_known = hasattr(EFMEnv, name) or hasattr(self.example, name) or hasattr(EnvOfBatch, name) or name in ("physics", *SHARED)
+        owners = (EFMEnv, EnvOfBatch, self.example, self)
+        is_known = name in ("physics", *ENV_OPTIONS, *SHARED) or any(hasattr(owner, name) for owner in owners)
         if is_known and name not in SETTABLE:
             raise EFMError(f"{name!r} of an env of a batch cannot be set. These can: {', '.join(SETTABLE)}, and names of your own.")
         before = [getattr(env, name, None) for env in self.envs]
@@ -243,6 +277,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self.scenarios = list(state.scenarios)
         self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
         self.goals = Goals(scenario.goal for scenario in self.scenarios)
+        self.batch.reset(stage=NO_STAGE)  # forgets divergences
         self.batch.state[:] = state.physics
         self.batch.forward(stage=DERIVED)
         self.episode_keys, self.elapsed_steps, self._ended = list(state.episode_keys), state.elapsed_steps.copy(), state.ended.copy()
@@ -283,6 +318,15 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
 
     # -- private ---------------------------------------------------------------------------------------------------------------------
 
+    def _reset(self, mask: Array, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        self._check_process()
+        rows = np.flatnonzero(mask).tolist()
+        self._start(rows, [self._next_episode(row, seeds[row], options[row]) for row in rows])
+        observations = self._observe_some(mask, self._last)
+        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals, mask)
+        self._record(mask)
+        return self._policy_observation(observations), self._infos(observations, output, mask)
+
     def _start(self, rows: list[int], episodes: Sequence[tuple[tuple[int, int], Scenario]]) -> None:
         """Starts episodes in some envs."""
         new = Goals(scenario.goal for _, scenario in episodes)
@@ -320,6 +364,17 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         new = self._infos(observations, output, np.ones(self.num_envs, bool))
         return self._policy_observation(observations), {**new, **final}
 
+    def _check_process(self) -> None:
+        if self._is_inherited:
+            raise EFMError(
+                "this vector env was made before a fork, which leaves its threads behind. Make envs in the process that uses them."
+            )
+
+    def _check_drawable(self) -> None:
+        self._check_process()
+        if not self.scenarios:
+            raise gym.error.ResetNeeded("call reset() before render().")
+
     def _record(self, mask: Array) -> None:
         """Adds a picture to the recordings of the envs in `mask` (B,)."""
         for recording in self._recordings:
@@ -329,17 +384,15 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
     def _advance(self, actions: Array, acting: Array) -> dict[int, str]:
         """Runs one control step in some envs; returns what went wrong, by env."""
         self.task.apply(self.physics, np.where(acting[:, None], actions, 0.0))
-        divergences = self.batch.warning[:, DIVERGED, 1]
-        before = divergences.copy()
         errors: dict[int, str] = {}
         try:
             stage = DERIVED if self.task.reads_derived else NO_STAGE
             self.batch.step(None if acting.all() else np.flatnonzero(acting), self.task.substeps, stage)
         except SimulationError as error:
             errors = {int(row): self.batch.error(int(row)) for row in error.ids}
-        diverged = divergences > before
-        for row in np.flatnonzero(diverged.any(axis=1)) if diverged.any() else ():
-            errors.setdefault(int(row), "the simulation diverged: MuJoCo found a position, velocity or acceleration that is not finite.")
+        diverged = self.batch.warning[:, DIVERGED, 1] > 0  # since the episode began
+        if diverged.any():
+            errors |= dict.fromkeys(np.flatnonzero(diverged.any(axis=1) & acting).tolist(), DIVERGENCE)
         self.elapsed_steps[acting] += 1
         self._physics_steps += self.task.substeps * int(acting.sum())
         return errors
@@ -426,7 +479,10 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             return [None] * self.num_envs
         if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
             return [int(seed) + row for row in range(self.num_envs)]
-        seeds = list(seed)
+        try:
+            seeds = list(seed)
+        except TypeError as error:
+            raise EFMError(f"seed is a whole number, or one for each of {self.num_envs} envs; got {seed!r}.") from error
         if len(seeds) != self.num_envs:
             raise EFMError(f"seed is a whole number, or one for each of {self.num_envs} envs; got {len(seeds)}.")
         return seeds

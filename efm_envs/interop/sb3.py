@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
     raise missing_extra("efm_envs.interop.sb3", "sb3") from error
 
 EFM_VECTOR_ENV = f"{EFMVectorEnv.__module__}:{EFMVectorEnv.__name__}"  # as ids of ours are registered
+OTHERS = {"autoreset_mode", "vectorization_mode", "env_kwargs", "vec_env_cls", "wrapper_class"}  # of other functions of this kind
 Indices = int | Iterable[int] | None
 
 
@@ -41,8 +42,8 @@ def make_vec_env(
     >>> model.learn(256).num_timesteps
     256
     """
-    if "autoreset_mode" in options:
-        raise EFMError("autoreset_mode is what Stable-Baselines3 expects, SameStep. Leave it out.")
+    for name in OTHERS & options.keys():
+        raise EFMError(f"make_vec_env makes one vector env of ours, in the mode SameStep; leave {name} out. Options are given as they are.")
     spec = gym.spec(env_id.rpartition(":")[2])
     if spec.vector_entry_point != EFM_VECTOR_ENV:
         raise EFMError(
@@ -76,11 +77,7 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> Any:
         """Starts episodes in all envs, with the seeds and options that were set since; returns their observations."""
-        seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
-        if all(options == self._options[0] for options in self._options):
-            observations, infos = self.vector_env.reset(seed=seeds, options=self._options[0])
-        else:
-            observations, infos = self._reset_each(seeds)
+        observations, infos = self.vector_env.reset_each(self._seeds, self._options)
         self.reset_infos = _by_env(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
@@ -119,28 +116,20 @@ class SB3VecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Sets an attribute of each env, or of some, to one value; `EFMVectorEnv.set_attr` says which can be set."""
-        chosen = set(self._get_indices(indices))
-        values = [value if i in chosen else getattr(env, attr_name, None) for i, env in enumerate(self.vector_env.envs)]
-        self.vector_env.set_attr(attr_name, values)
+        chosen, envs = set(self._get_indices(indices)), self.vector_env.envs
+        without = [env for i, env in enumerate(envs) if i not in chosen and not hasattr(env, attr_name)]
+        self.vector_env.set_attr(attr_name, [value if i in chosen else getattr(env, attr_name, None) for i, env in enumerate(envs)])
+        for env in without:
+            delattr(env, attr_name)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any) -> list[Any]:
-        """Returns what a method of each env, or of some, returns."""
-        return [method(*method_args, **method_kwargs) for method in self.get_attr(method_name, indices)]
+        """Returns what a method of each env, or of some, returns; or an attribute."""
+        values = self.get_attr(method_name, indices)
+        return [value(*method_args, **method_kwargs) if callable(value) else value for value in values]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
         """Returns False for each env: there are no wrappers around them."""
         return [False for _ in self._get_indices(indices)]
-
-    def _reset_each(self, seeds: list[int | None] | None) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes with different options."""
-        returned = self.vector_env.reset(seed=seeds)
-        infos = returned[1]
-        for i, options in enumerate(self._options):
-            if options:
-                mask = np.arange(self.num_envs) == i
-                returned = self.vector_env.reset(seed=seeds, options={**options, "reset_mask": mask})
-                infos = {name: np.where(mask, returned[1][name], infos[name]) for name in infos}
-        return returned[0], infos
 
 
 def _by_env(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:

@@ -69,13 +69,25 @@ class RewardSignal:
         self._steps_to_go = np.where(mask, self._ask(observations, goals), self._steps_to_go)
         return self._output(np.zeros(self.num_envs))
 
-    def step(self, observations: Mapping[str, Array], goals: Goals, starting: Array | None = None) -> SignalOutput:
-        """Takes the observations after a control step; in envs in `starting` (B,) bool they are the first of an episode, worth nothing."""
+    def step(
+        self, observations: Mapping[str, Array], goals: Goals, starting: Array | None = None, lost: Array | None = None
+    ) -> SignalOutput:
+        """Takes the observations after a control step.
+
+        Args:
+            observations: by name, each (B, …).
+            goals: of the B envs.
+            starting: (B,) bool, where they are the first of an episode: worth nothing.
+            lost: (B,) bool, where the simulation broke down, and they mean nothing: d stays as it was, and is no success.
+        """
         if starting is not None and starting.any():
             self.model.reset(goals, starting)
         before, self._steps_to_go = self._steps_to_go, self._ask(observations, goals)
+        if lost is not None:
+            self._steps_to_go = np.where(lost, before, self._steps_to_go)
         reward = before - self._steps_to_go
-        return self._output(reward if starting is None else np.where(starting, 0.0, reward))
+        output = self._output(reward if starting is None else np.where(starting, 0.0, reward))
+        return output if lost is None else output._replace(predicted_success=output.predicted_success & ~lost)
 
     def get_state(self) -> SignalState:
         """Returns the d (B,) that the next reward starts from, and the model's memory."""

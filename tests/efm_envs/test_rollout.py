@@ -171,6 +171,24 @@ def test_success_once_and_at_the_end_are_told_apart() -> None:
     assert all(r.steps_to_success < r.steps == 140 and r.end_reason == "truncated" for r in passed)
 
 
+def test_a_simulation_that_diverges_is_a_failure_with_its_error(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+
+    class Breaking:
+        def __init__(self, envs: Any) -> None:
+            self.env = envs[0].unwrapped
+
+        def act(self, observations: Any) -> np.ndarray:
+            if self.env.elapsed_steps == 2:
+                self.env.physics.qvel[:] = np.nan
+            return np.zeros((1, 2), np.float32)
+
+    (episode,) = rollout(lambda envs: Breaking(envs), POINT_MASS, [0], num_envs=1)
+    record = EpisodeRecord.of(episode)
+    assert episode.end_reason == "error" and "the simulation diverged" in str(record.error) and not record.success_once
+    assert len(episode) == 3 and episode.rewards[-1] == 0.0
+
+
 def test_an_env_that_raises_is_a_failure_with_its_error_and_the_others_go_on(register: Register) -> None:
     env_id = register(fakes.FailingEnv, step_limit=60)
     for num_envs in (1, 3):

@@ -205,21 +205,54 @@ def test_experts_go_on_with_the_goals_of_a_restored_state() -> None:
     assert [goal.instructions for goal in other.unwrapped.get_attr("goals")] == [[text] for text in other.unwrapped.goals.instructions]
 
 
-def test_a_simulation_that_diverges_ends_its_own_episode_only(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made_id", [POINT_MASS, "EFM-LanguageTable4-v0", INSERT, "EFM-DMC-PointMassEasy-v0"])
+@pytest.mark.parametrize("terminate_on", ["predicted", "true"])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_simulation_that_diverges_ends_its_own_episode_only_and_is_no_success(
+    made_id: str, terminate_on: str, mode: AutoresetMode, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
-    envs, others = made(INSERT), made(INSERT)
-    for e in (envs, others):
+    kwargs: dict[str, Any] = {"terminate_on": terminate_on, "num_envs": 3}
+    envs, healthy, others = (
+        made(made_id, autoreset_mode=mode, **kwargs),
+        made(made_id, autoreset_mode=mode, **kwargs),
+        singles(made_id, mode, **kwargs),
+    )
+    for e in (envs, healthy, others):
         e.reset(seed=0)
-    envs.unwrapped.batch.state[2, 3] = np.nan
-    actions = random_actions(envs, 2)
-    (_, rewards, terminated, truncated, info), expected = envs.step(actions[0]), others.step(actions[0])
-    assert truncated.tolist() == [False, False, True, False, False] and not terminated.any()
-    assert "the simulation diverged" in info["error"][2] and info["_error"].tolist() == truncated.tolist()
-    healthy = np.arange(NUM_ENVS) != 2
-    assert (rewards[healthy] == expected[1][healthy]).all()
-    _, rewards, _, truncated, info = envs.step(actions[1])
-    assert rewards[2] == 0.0 and not truncated.any() and "error" not in info
-    assert (rewards[healthy] == others.step(actions[1])[1][healthy]).all()
+    actions = random_actions(envs, 3)
+    for e in (envs, healthy, others):
+        e.step(actions[0])
+    envs.unwrapped.envs[1].physics.qvel[:] = np.nan
+    others.envs[1].unwrapped.physics.qvel[:] = np.nan
+    stepped, expected = envs.step(actions[1]), healthy.step(actions[1])
+    _, rewards, terminated, truncated, info = stepped
+    assert truncated.tolist() == [False, True, False] and not terminated.any() and rewards[1] == 0.0
+    at_end = info["final_info"] if mode is AutoresetMode.SAME_STEP else info
+    assert "the simulation diverged" in at_end["error"][1] and at_end["_error"].tolist() == truncated.tolist()
+    assert not at_end["is_success"][1] and not at_end["predicted_success"][1]
+    assert (rewards[[0, 2]] == expected[1][[0, 2]]).all()
+    of_singles = others.step(actions[1])
+    assert_same(stepped[1:4], of_singles[1:4], "as in single envs")
+    at_their_end = of_singles[4]["final_info"] if mode is AutoresetMode.SAME_STEP else of_singles[4]
+    for name in ("error", "_error", "is_success", "predicted_success", "steps_to_go"):
+        assert_same(at_end[name], at_their_end[name], name)
+    if mode is AutoresetMode.DISABLED:
+        for e in (envs, others):
+            e.reset(options={"reset_mask": truncated.copy()})
+    assert_same(envs.step(actions[2]), others.step(actions[2]), "and so they go on")
+
+
+def test_a_restored_state_forgets_that_the_simulation_diverged(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    envs = made(INSERT, num_envs=2, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    state, actions = envs.unwrapped.get_state(), random_actions(envs, 1)[0]
+    expected = envs.step(actions)
+    envs.unwrapped.envs[0].physics.qvel[:] = np.nan
+    assert envs.step(actions)[3].tolist() == [True, False]
+    envs.unwrapped.set_state(state)
+    assert_same(envs.step(actions), expected)
 
 
 def test_what_was_returned_does_not_change_afterwards() -> None:
@@ -271,6 +304,8 @@ def test_a_picture_of_one_env_is_that_of_a_single_env() -> None:
         ({"autoreset_mode": "never"}, "unknown autoreset_mode: 'never'.* Valid: 'Disabled', 'NextStep', 'SameStep'"),
         ({"obs_mode": "words"}, "unknown obs_mode: 'words'"),
         ({"max_episode_steps": 0}, "max_episode_steps is a whole number, at least 1; got 0"),
+        ({"render_mode": "human"}, "a vector env has no window"),
+        ({"vectorization_mode": "sync", "num_threads": 2}, "'num_threads': only our own vector env takes it"),
     ],
 )
 def test_bad_options_are_refused(kwargs: dict[str, Any], message: str) -> None:
@@ -297,6 +332,13 @@ def test_bad_calls_are_refused_and_change_nothing() -> None:
             envs.reset(options={"reset_mask": mask})
     with pytest.raises(EFMError, match="one for each of 5 envs; got 2"):
         envs.reset(seed=[1, 2])
+    for seed in (1.5, True, "abcde", np.array(3), [0, 1, 2, 3, "x"], [0.0] * NUM_ENVS, [0, 1, 2, 3, -1]):
+        with pytest.raises(EFMError, match="seed is a whole number"):
+            envs.reset(seed=seed)
+    with pytest.raises(EFMError, match="options is a dict"):
+        envs.reset(options=5)
+    with pytest.raises(EFMError, match="one dict for each of 5 envs; got 1"):
+        envs.unwrapped.reset_each(options=[{}])
     with pytest.raises(UnknownOptionError, match="unknown option"):
         envs.reset(options={"peg": (0, 0)})
     with pytest.raises(InvalidStateError, match="takes what get_state"):

@@ -1,7 +1,10 @@
 """What a vector env costs and what can be asked of it and set: exact counters, attributes of each env, videos."""
 
+import gc
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -119,6 +122,48 @@ def test_forgetting_to_close_leaves_no_trace_at_exit() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_vector_envs_that_are_forgotten_leave_no_threads() -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        envs = made(render_mode="rgb_array", render_size=(16, 16), num_threads=2)
+        envs.render()
+        assert threading.active_count() == before + 2
+        del envs
+        gc.collect()
+        deadline = time.monotonic() + 10.0
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() == before
+
+
+def test_a_forked_process_can_forget_them_and_is_told_not_to_use_them() -> None:
+    code = f"""
+import gc, os, sys, gymnasium as gym, numpy as np, efm_envs
+envs = gym.make_vec({POINT_MASS!r}, num_envs=4, num_threads=2)
+envs.reset(seed=0)
+actions = np.zeros(envs.action_space.shape, np.float32)
+envs.step(actions)
+child = os.fork()
+if child == 0:
+    for call in (lambda: envs.step(actions), envs.reset, lambda: envs.render_env(0)):
+        try:
+            call()
+        except efm_envs.errors.EFMError as error:
+            print(error)
+    del envs
+    gc.collect()
+    new = gym.make_vec({POINT_MASS!r}, num_envs=2, num_threads=2)
+    new.reset(seed=0)
+    new.step(actions[:2])
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+envs.step(actions)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("this vector env was made before a fork") == 3
+
+
 # -- attributes ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +202,14 @@ def test_what_all_envs_share_can_be_asked_of_each() -> None:
     assert envs.call("elapsed_steps") == (0,) * NUM_ENVS and envs.get_attr("spec")[0].id == POINT_MASS
 
 
+def test_before_the_first_reset_there_is_no_goal_and_no_picture() -> None:
+    envs = gym.make_vec(POINT_MASS, num_envs=2, render_mode="rgb_array")
+    assert envs.call("task_description") == ("", "")
+    for call in (lambda: envs.get_attr("goals"), lambda: envs.get_attr("scenario"), envs.render, lambda: envs.call("render")):
+        with pytest.raises(gym.error.ResetNeeded):
+            call()
+
+
 def test_attributes_of_ones_own_are_kept() -> None:
     envs = made()
     envs.set_attr("level", ("easy", "easy", "hard", "hard"))
@@ -166,7 +219,7 @@ def test_attributes_of_ones_own_are_kept() -> None:
 
 def test_what_cannot_be_set_is_refused_and_changes_nothing() -> None:
     envs = made()
-    for name in ("goals", "obs_mode", "task", "elapsed_steps", "render", "image_size", "signal", "physics"):
+    for name in ("goals", "obs_mode", "task", "elapsed_steps", "render", "image_size", "signal", "physics", "reward_model", "num_envs"):
         with pytest.raises(EFMError, match=f"'{name}' .* cannot be set. These can: render_camera, step_limit, terminate_on"):
             envs.set_attr(name, 1)
     with pytest.raises(EFMError, match="one value, or one for each of 4 envs; got 2 of step_limit"):
