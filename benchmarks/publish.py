@@ -6,13 +6,12 @@ python benchmarks/publish.py readme [--check]                      # README's ta
 
 import gzip
 import json
-import re
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from efm_benchmarks import pages, policies, report, sections, video
+from efm_benchmarks import pages, policies, report, sections, speed, video
 from efm_envs.seeding import EpisodeSet, episode_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,9 +49,8 @@ def with_tables(text: str) -> str:
     """Returns README's text with the table of each stored result between its markers."""
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         table = report.markdown_table(json.loads((folder / "results.json").read_text()))
-        begin, end = (f"<!-- {word} results/{folder.name} -->" for word in ("begin", "end"))
-        text = re.sub(f"{re.escape(begin)}.*{re.escape(end)}", f"{begin}\n{table.strip()}\n{end}", text, flags=re.DOTALL)
-    return text
+        text = pages.with_block(text, f"results/{folder.name}", table)
+    return pages.with_block(text, "results/speed", speed.readme_table(speed.load(RESULTS / "speed.json")))
 
 
 def draw_gif(env_id: str, path: Path) -> None:

@@ -1,5 +1,8 @@
 """One task in one simulation: what starts it and what moves it, for the env and for whoever tries something out first."""
 
+import functools
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -34,8 +37,14 @@ class Simulation:
     @property
     def has_diverged(self) -> bool:
         """Whether the simulation diverged since it was started: what it shows now means nothing."""
-        position, velocity, acceleration = self.data.warning.number[DIVERGED].tolist()
-        return bool(position or velocity or acceleration)
+        return any(self._divergences.tolist())
+
+    @functools.cached_property
+    def _divergences(self) -> Array:
+        return np.asarray(self.data.warning.number)[DIVERGED]  # a live view
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_divergences"}  # a copy looks at its own data
 
     def start(self, scenario: Scenario) -> None:
         """Goes to where an episode begins."""

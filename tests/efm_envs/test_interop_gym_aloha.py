@@ -255,7 +255,7 @@ def test_an_env_that_does_not_observe_what_is_to_be_shown_is_refused(received: s
 
 @pytest.fixture(scope="module")
 def theirs() -> Any:
-    """The package, where benchmarks/perf/requirements-peers.txt is installed."""
+    """The package, where benchmarks/perf/requirements-gym-aloha.txt is installed."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     return pytest.importorskip("gym_aloha")
 
