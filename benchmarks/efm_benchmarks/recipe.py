@@ -12,6 +12,7 @@
 Whatever is finished is not done again: the same command resumes a recipe that was broken off.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,7 +21,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -95,10 +96,12 @@ def _run_seeds(config: RecipeConfig, folder: Path, workers: int, on_event: OnEve
     """Runs the seeds in processes of their own, which die with this one."""
     context = multiprocessing.get_context("spawn")
     manager = SyncManager(ctx=context)
-    manager.start(_obey_parent)
+    with _ctrl_c_waits():
+        manager.start(_obey_parent)
+        pool = context.Pool(min(workers, config.seeds), initializer=_obey_parent)
     with manager:
         events: Any = manager.Queue()
-        with context.Pool(min(workers, config.seeds), initializer=_obey_parent) as pool:
+        with pool:
             jobs = [pool.apply_async(_run_seed, (config, folder / f"seed-{seed}", seed, events)) for seed in range(config.seeds)]
             while not all(job.ready() for job in jobs) or not events.empty():
                 for job in jobs:
@@ -110,6 +113,16 @@ def _run_seeds(config: RecipeConfig, folder: Path, workers: int, on_event: OnEve
                     continue
             for job in jobs:
                 job.get()  # also what was raised last
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C waits; processes that are started meanwhile never hear it, not even before they can say what to do about it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _obey_parent() -> None:
