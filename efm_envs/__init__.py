@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from efm_envs.evaluation import EpisodeRecord, evaluate
     from efm_envs.experts.base import make_expert
     from efm_envs.observations import decode_instruction
+    from efm_envs.relabelling import relabel
+    from efm_envs.replaying import replay
     from efm_envs.rewards.base import RewardModel, StepsToGo
     from efm_envs.rewards.registry import make_reward_model, register_reward_model, reward_models
     from efm_envs.wrappers import StepsToGoReward
@@ -38,6 +40,8 @@ _MODULES = {
     "make_expert": "efm_envs.experts.base",
     "make_reward_model": "efm_envs.rewards.registry",
     "register_reward_model": "efm_envs.rewards.registry",
+    "relabel": "efm_envs.relabelling",
+    "replay": "efm_envs.replaying",
     "reward_models": "efm_envs.rewards.registry",
 }
 
@@ -53,6 +57,8 @@ __all__ = [
     "make_expert",
     "make_reward_model",
     "register_reward_model",
+    "relabel",
+    "replay",
     "reward_models",
 ]
 

@@ -14,9 +14,10 @@ import mujoco
 import numpy as np
 
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, RewardModelError, UnknownOptionError, one_of, unknown_option
-from efm_envs.observations import FLAT, OBS_MODES, Observer
+from efm_envs.goal_pictures import GoalPictures
+from efm_envs.observations import FLAT, OBS_MODES, PIXELS, Observer
 from efm_envs.rendering import LARGEST_PICTURE, CameraRenderer, Scene
-from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
+from efm_envs.rewards.base import ACTION, GOAL_PIXELS, TRUE_SUCCESS, TRUTH, RewardModel, needed_names
 from efm_envs.rewards.registry import make_reward_model
 from efm_envs.rewards.signal import TERMINATE_ON, RewardSignal, SignalOutput, SignalState, TerminateOn, is_end
 from efm_envs.scenarios import check_solvable, scenario_at
@@ -52,6 +53,7 @@ class EFMEnv(gym.Env[Any, Array]):
         reward_model: a name, a dict {"id": name, option: value}, or an object: see `efm_envs.make_reward_model`.
         terminate_on: what ends an episode: "predicted" success, "true" success, or "never" (then only the step limit does).
         success_threshold: s in predicted success 1[d ≤ s], in [control steps]; None takes the reward model's own.
+        success_k_of_n: (k, n): success is predicted where d ≤ s in k of the last n observations; None takes the reward model's own.
         obs_mode: "state"; "pixels" (cameras and the robot's own state); "pixels_state"; or "flat", one float32 vector that contains the
             goal (privileged: `metadata["privileged_observation"]` says so).
         goal_vector: adds the observation `goal_vector`, the goal as numbers, for policies that can't read `instruction` (privileged, too).
@@ -86,6 +88,7 @@ class EFMEnv(gym.Env[Any, Array]):
         reward_model: Any = "oracle",
         terminate_on: TerminateOn = "predicted",
         success_threshold: float | None = None,
+        success_k_of_n: Sequence[int] | None = None,
         obs_mode: Literal["state", "pixels", "pixels_state", "flat"] = "state",
         goal_vector: bool = False,
         cameras: Sequence[str] | None = None,
@@ -128,21 +131,20 @@ class EFMEnv(gym.Env[Any, Array]):
         self.action_space = self.task.action_space
 
         model = make_reward_model(reward_model)
-        if model.task not in (None, self.task.name):
-            raise RewardModelError(
-                f"reward model {model.id!r} was made for task {model.task!r}; this env's task is {self.task.name!r}. "
-                "Pass a model of this task."
-            )
-        self.model_names = self.observer.policy_names if model.needs is None else model.needs
+        _check_fits(model, self.task)
+        self.model_names = needed_names(model, self.observer.policy_names)
         self.observer.check_names(self.model_names, f"reward model {model.id!r}")
+        self.goal_pictures = GoalPictures(self.task, self.image_size, [name for name in self.model_names if name.startswith(GOAL_PIXELS)])
         self.all_names = list(dict.fromkeys([*self.observer.policy_names, *self.model_names, TRUE_SUCCESS]))
-        self.signal = RewardSignal(model, num_envs=1, success_threshold=success_threshold)
+        self.signal = RewardSignal(model, 1, success_threshold, success_k_of_n)
 
         self._scenario: Scenario | None = None
         self.episode_key = (0, -1)
         self.episode_count = 0
         self.elapsed_steps = 0
         self._physics_steps = 0
+        self._no_action = np.zeros(self.action_space.shape or ())
+        self._action = self._no_action
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------------------
 
@@ -176,11 +178,7 @@ class EFMEnv(gym.Env[Any, Array]):
         Raises:
             InvalidActionError: wrong shape, or not finite. The env stays as it was.
         """
-        if self._scenario is None:
-            raise gym.error.ResetNeeded("call reset() before step().")
-        self.simulation.step(self._checked(action)[None])
-        self._physics_steps += self.task.substeps
-        self.elapsed_steps += 1
+        self.advance(action)
         observations, lost = self._observe(), None
         if self.simulation.has_diverged:
             lost = np.ones(1, bool)
@@ -207,6 +205,7 @@ class EFMEnv(gym.Env[Any, Array]):
         """Frees GL contexts and the window; more than once does no harm."""
         self._observation_camera.close()
         self._render_camera.close()
+        self.goal_pictures.close()
         if self._window is not None:
             self._window.close()
             self._window = None
@@ -264,6 +263,33 @@ class EFMEnv(gym.Env[Any, Array]):
             check_solvable(self.task, scenario)
         return (first, number), scenario
 
+    def advance(self, action: Array) -> None:
+        """Runs one control step of the physics, and asks nobody about it: `step` without observation or reward.
+
+        Raises:
+            InvalidActionError: wrong shape, or not finite. The env stays as it was.
+        """
+        if self._scenario is None:
+            raise gym.error.ResetNeeded("call reset() before step().")
+        self._action = self._checked(action)
+        self.simulation.step(self._action[None])
+        self._physics_steps += self.task.substeps
+        self.elapsed_steps += 1
+
+    def look(self, names: Collection[str], goals: Goals | None = None) -> dict[str, Array]:
+        """Returns the named observations of the present, each without a leading dimension: also what the policy does not see.
+
+        Args:
+            names: of any observation that a reward model may ask for.
+            goals: one other goal than the present; the truth is then that of this goal.
+
+        Raises:
+            UnknownNameError: no such observation.
+        """
+        self.observer.check_names(names, "look()")
+        seen = self.observer.observe(names, self.physics, self.goals if goals is None else goals, self._serve)
+        return {name: seen[name][0] for name in names}
+
     def pick(self, observations: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
         """Returns the observations of these names."""
         return {name: observations[name] for name in names}
@@ -286,7 +312,7 @@ class EFMEnv(gym.Env[Any, Array]):
         return {
             "physics_steps": self._physics_steps,
             "reward_model_calls": self.signal.calls,
-            "renders": self._observation_camera.renders + self._render_camera.renders,
+            "renders": self._observation_camera.renders + self._render_camera.renders + self.goal_pictures.renders,
         }
 
     @property
@@ -312,6 +338,7 @@ class EFMEnv(gym.Env[Any, Array]):
 
     def _start(self, scenario: Scenario) -> None:
         self._scenario = scenario
+        self._action = self._no_action
         self.episode_count += 1
         self.simulation.start(scenario)
 
@@ -332,10 +359,14 @@ class EFMEnv(gym.Env[Any, Array]):
         return np.minimum(np.maximum(values, -1.0), 1.0)  # every task's action space is [-1, 1]
 
     def _observe(self) -> dict[str, Array]:
-        return self.observer.observe(self.all_names, self.physics, self.goals, self._draw)
+        return self.observer.observe(self.all_names, self.physics, self.goals, self._serve)
 
-    def _draw(self, camera: str) -> Array:
-        return self._observation_camera.render(camera)[None]
+    def _serve(self, name: str) -> Array:
+        if name == ACTION:
+            return self._action[None].copy()
+        if name.startswith(GOAL_PIXELS):
+            return self.goal_pictures.of(self.scenario, name)[None]
+        return self._observation_camera.render(name.removeprefix(PIXELS))[None]
 
     def _policy_observation(self, observations: dict[str, Array]) -> Any:
         seen = {}
@@ -389,6 +420,19 @@ def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
             raise UnknownOptionError(f"unexpected keyword argument {option!r}: {error}")
     task: Task = task_class(**options)
     return task
+
+
+def _check_fits(model: RewardModel, task: Task) -> None:
+    if model.task not in (None, task.name):
+        raise RewardModelError(
+            f"reward model {model.id!r} was made for task {model.task!r}; this env's task is {task.name!r}. Pass a model of this task."
+        )
+    if model.latency_s is not None:
+        steps = math.ceil(model.latency_s / task.control_dt_s)
+        raise RewardModelError(
+            f"reward model {model.id!r} takes {model.latency_s} s a call, which is for real robots: simulated time does not wait. "
+            f'In this env a model that late is {{"id": "delayed", "delay": {steps}, …}}.'
+        )
 
 
 def checked_options(options: Any) -> dict[str, Any]:

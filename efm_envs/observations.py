@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from efm_envs.errors import EFMError, unknown_name
-from efm_envs.rewards.base import TRUE_STEPS_TO_GO, TRUE_SUCCESS, TRUTH
+from efm_envs.rewards.base import ACTION, CONTROL_DT, GOAL_PIXELS, GOAL_STATE, TRUE_STEPS_TO_GO, TRUE_SUCCESS, TRUTH
 from efm_envs.task import Array, Goals, Physics, Task
 
 AGENT_POS = "agent_pos"
@@ -21,7 +21,7 @@ INSTRUCTION_BYTES = 128
 INSTRUCTION_SPACE = spaces.Box(0, 255, (INSTRUCTION_BYTES,), np.uint8)
 
 FEW = 7  # so many values are sooner handled one by one than as an array
-Draw = Callable[[str], Array]  # camera → (B, H, W, 3) uint8
+Serve = Callable[[str], Array]  # the name of what only an env has, a picture or the last action → (B, …)
 
 
 def encode_instruction(instruction: str) -> Array:
@@ -87,7 +87,8 @@ class Observer:
             INSTRUCTION: INSTRUCTION_SPACE,
             FLAT: _join([*task.state_spaces.values(), goal_space]),
         }
-        self.names = (*by_name, TRUE_STEPS_TO_GO, TRUE_SUCCESS, *(TRUTH + name for name in task.info_types))
+        privileged = (TRUE_STEPS_TO_GO, TRUE_SUCCESS, *(TRUTH + name for name in task.info_types))
+        self.names = (*by_name, ACTION, CONTROL_DT, GOAL_STATE, *(GOAL_PIXELS + camera for camera in task.cameras), *privileged)
         self.policy_space = by_name[FLAT] if obs_mode == FLAT else spaces.Dict({n: by_name[n] for n in self.policy_names})
 
     def check_names(self, names: Collection[str], who: str) -> None:
@@ -96,7 +97,7 @@ class Observer:
             if name not in self.names:
                 raise unknown_name(f"observation that {who} needs", name, self.names)
 
-    def observe(self, names: Collection[str], physics: Physics, goals: Goals, draw: Draw) -> dict[str, Array]:
+    def observe(self, names: Collection[str], physics: Physics, goals: Goals, serve: Serve) -> dict[str, Array]:
         """Returns the named observations, and of the truth all but what costs, each (B, …), in new arrays."""
         seen = self._task.observe(physics, goals)
         is_success, steps, info = self._task.truth(physics, goals, estimate=TRUE_STEPS_TO_GO in names)
@@ -107,17 +108,21 @@ class Observer:
             seen[TRUTH + name] = info[name]
         for name in names:
             if name not in seen:
-                seen[name] = self._value(name, seen, physics, goals, draw)
+                seen[name] = self._value(name, seen, goals, serve)
         return seen
 
-    def _value(self, name: str, seen: dict[str, Array], physics: Physics, goals: Goals, draw: Draw) -> Array:
+    def _value(self, name: str, seen: dict[str, Array], goals: Goals, serve: Serve) -> Array:
         if name == INSTRUCTION:
             return self._instructions(goals).copy()  # who gets it may write to it
         if name == GOAL_VECTOR:
             return self._task.encode_goals(goals)
         if name == FLAT:
             return np.concatenate([*(seen[part] for part in self._task.state_spaces), self._task.encode_goals(goals)], axis=1)
-        return draw(name.removeprefix(PIXELS))
+        if name == CONTROL_DT:
+            return np.full(len(goals), self._task.control_dt_s)
+        if name == GOAL_STATE:
+            return goals.states.copy()
+        return serve(name)
 
     def _instructions(self, goals: Goals) -> Array:
         """Returns (B, 128) uint8; encoded once for each goals object."""

@@ -24,6 +24,7 @@ class EpisodeSet(enum.IntEnum):
     DEMONSTRATIONS = 2
     PRACTICE = 3
     MONITORING = 4  # looks at a policy while it trains
+    AUDIT = 5  # judging a reward model
 
 
 def generator(stream: Stream, *key: int) -> np.random.Generator:

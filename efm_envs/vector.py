@@ -17,11 +17,12 @@ from mujoco.batch import Batch, SimulationError
 
 from efm_envs.batch_physics import DERIVED, BatchPhysics, RowPhysics, SomePhysics
 from efm_envs.batch_rendering import BatchRenderer
-from efm_envs.env import ENV_OPTIONS, EFMEnv, checked_options, positive
+from efm_envs.env import ENV_OPTIONS, EFMEnv, EnvState, checked_options, positive
 from efm_envs.env_of_batch import SETTABLE, SHARED, EnvOfBatch
 from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, one_of
+from efm_envs.observations import PIXELS
 from efm_envs.recording import Recording
-from efm_envs.rewards.base import TRUE_SUCCESS, TRUTH
+from efm_envs.rewards.base import ACTION, GOAL_PIXELS, TRUE_SUCCESS, TRUTH
 from efm_envs.rewards.signal import RewardSignal, SignalOutput, SignalState
 from efm_envs.simulation import DIVERGED, DIVERGENCE
 from efm_envs.task import Array, Goals, Scenario
@@ -110,7 +111,8 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
 
         self.batch = Batch(self.task.model, self.num_envs, int(num_threads), persistent=self.task.reads_derived)
         self.physics = BatchPhysics(self.batch)
-        self.signal = RewardSignal(self.example.signal.model, self.num_envs, self.example.signal.success_threshold)
+        single = self.example.signal
+        self.signal = RewardSignal(single.model, self.num_envs, single.success_threshold, single.success_k_of_n)
         rows = [RowPhysics(self.physics, row) for row in range(self.num_envs)]
         workers = min(int(num_threads) or os.cpu_count() or 1, self.num_envs)
         self._observation_cameras = BatchRenderer(self.task, self.batch, rows, self.example.image_size, workers)
@@ -125,6 +127,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self._ended = np.zeros(self.num_envs, bool)
         self._is_inherited = False
         self._physics_steps = 0
+        self._actions = np.zeros(self.action_space.shape or ())  # that led here; zeros at the first observation of an episode
         self._last: dict[
             str, Array
         ] = {}  # what was observed, in the mode "Disabled": an env whose episode has ended is not looked at again
@@ -175,14 +178,17 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         actions = self._checked(actions)
         starting = self._ended & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
         acting = ~self._ended
+        self._actions = np.where(acting[:, None], actions, self._actions)
         errors = self._advance(actions, acting)
         if starting.any():
             self._start_next(starting)
-        observations, lost = self._observe_some(acting | starting, self._last), None
+        looking = acting | starting
+        observations, lost = self._observe_some(looking, self._last), None
         if errors:
             lost = np.isin(np.arange(self.num_envs), list(errors))
             observations[TRUE_SUCCESS] = observations[TRUE_SUCCESS] & ~lost
-        output = self.signal.step(self.example.pick(observations, self.example.model_names), self.goals, starting, lost)
+        seen_by_model = self.example.pick(observations, self.example.model_names)
+        output = self.signal.step(seen_by_model, self.goals, starting, None if looking.all() else ~looking, lost)
         rewards = np.where(acting, output.reward, 0.0)
         terminated, truncated = self._ends(observations, output, acting, errors)
         infos = self._infos(observations, output, np.ones(self.num_envs, bool))
@@ -190,7 +196,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             infos = self._add_info(infos, {"error": error}, row)
         seen = self._policy_observation(observations)
         self._ended = terminated | truncated | (~acting & ~starting)
-        self._record(acting | starting)
+        self._record(looking)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
             seen, infos = self._restart(observations, seen, infos)
         return seen, rewards, terminated, truncated, infos
@@ -216,6 +222,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             recording.close()
         self._observation_cameras.close()
         self._render_cameras.close()
+        self.example.close()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Returns an attribute of each env, for example `episode_key`."""
@@ -274,16 +281,38 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
             raise InvalidStateError(
                 f"the state is of {len(state.physics)} envs of task {state.task!r}; these are {self.num_envs} of {self.task.fingerprint!r}."
             )
-        self.scenarios = list(state.scenarios)
-        self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
-        self.goals = Goals(scenario.goal for scenario in self.scenarios)
-        self.batch.reset(stage=NO_STAGE)  # forgets divergences
-        self.batch.state[:] = state.physics
-        self.batch.forward(stage=DERIVED)
-        self.episode_keys, self.elapsed_steps, self._ended = list(state.episode_keys), state.elapsed_steps.copy(), state.ended.copy()
-        self.episode_counts += 1
+        self._restore(state.physics, state.scenarios, state.episode_keys)
+        self.elapsed_steps, self._ended = state.elapsed_steps.copy(), state.ended.copy()
         self.signal.set_state(state.signal)
-        self._last = {}
+
+    def start_from(self, states: Sequence[EnvState], episode_keys: Sequence[tuple[int, int]] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode in every env from a state in which a single env of this id was: its physics and its goal.
+
+        Steps, rewards, and what a reward model remembers begin anew.
+
+        Args:
+            states: one for each env (B,), from `EFMEnv.get_state`.
+            episode_keys: what the episodes are addressed by, from which experts draw what they make up; None: the states' own.
+
+        Returns:
+            Observations and infos, as from a reset.
+
+        Raises:
+            InvalidStateError: a state is another task's, or there are too few or too many.
+        """
+        tasks = sorted({str(getattr(state, "task", None)) for state in states})
+        if len(states) != self.num_envs or tasks != [self.task.fingerprint]:
+            mine = self.task.fingerprint
+            raise InvalidStateError(f"start_from() takes {self.num_envs} states of task {mine!r}; got {len(states)} of {', '.join(tasks)}.")
+        keys = [state.episode_key for state in states] if episode_keys is None else list(episode_keys)
+        self._check_process()
+        self._restore(np.stack([state.physics for state in states]), [state.scenario for state in states], keys)
+        self.elapsed_steps, self._ended = np.zeros_like(self.elapsed_steps), np.zeros_like(self._ended)
+        mask = np.ones(self.num_envs, bool)
+        observations = self._observe_some(mask, {})
+        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals)
+        self._record(mask)
+        return self._policy_observation(observations), self._infos(observations, output, mask)
 
     def record(self, path: str | os.PathLike[str], row: int = 0) -> "Recording":
         """Writes a video of one env from now on, until the recording is closed: `with envs.unwrapped.record("insert.mp4", row=3): ...`.
@@ -309,7 +338,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         return {
             "physics_steps": self._physics_steps,
             "reward_model_calls": self.signal.calls,
-            "renders": self._observation_cameras.renders + self._render_cameras.renders,
+            "renders": self._observation_cameras.renders + self._render_cameras.renders + self.example.goal_pictures.renders,
         }
 
     def goals_of(self, row: int) -> Goals:
@@ -327,6 +356,18 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self._record(mask)
         return self._policy_observation(observations), self._infos(observations, output, mask)
 
+    def _restore(self, physics: Array, scenarios: Sequence[Scenario], keys: Sequence[tuple[int, int]]) -> None:
+        """Puts every simulation where one was, in the middle of an episode."""
+        self.scenarios, self.episode_keys = list(scenarios), list(keys)
+        self._goals = [Goals([scenario.goal]) for scenario in self.scenarios]
+        self.goals = Goals(scenario.goal for scenario in self.scenarios)
+        self.batch.reset(stage=NO_STAGE)  # forgets divergences
+        self.batch.state[:] = physics
+        self.batch.forward(stage=DERIVED)
+        self.episode_counts += 1
+        self._actions[:] = 0.0
+        self._last = {}
+
     def _start(self, rows: list[int], episodes: Sequence[tuple[tuple[int, int], Scenario]]) -> None:
         """Starts episodes in some envs."""
         new = Goals(scenario.goal for _, scenario in episodes)
@@ -340,6 +381,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
                 getattr(self.physics, name)[row] = value
         self.batch.forward(rows, stage=DERIVED)
         self.goals = self.goals.replaced(rows, new)
+        self._actions[rows] = 0.0
         self.episode_counts[rows] += 1
         self.elapsed_steps[rows] = 0
         self._ended[rows] = False
@@ -412,10 +454,15 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         return self.example.next_episode(seed, dict(options))
 
     def _observe(self, physics: Any, goals: Goals, rows: list[int] | None = None) -> dict[str, Array]:
-        def draw(camera: str) -> Array:
-            return self._observation_cameras.render([camera] * len(goals), rows)
+        return self.example.observer.observe(self.example.all_names, physics, goals, functools.partial(self._serve, rows))
 
-        return self.example.observer.observe(self.example.all_names, physics, goals, draw)
+    def _serve(self, rows: list[int] | None, name: str) -> Array:
+        rows = list(range(self.num_envs)) if rows is None else rows
+        if name == ACTION:
+            return self._actions[rows]
+        if name.startswith(GOAL_PIXELS):
+            return np.stack([self.example.goal_pictures.of(self.scenarios[row], name) for row in rows])
+        return self._observation_cameras.render([name.removeprefix(PIXELS)] * len(rows), rows)
 
     def _observe_some(self, mask: Array, others: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what is observed: looks at the envs in `mask` (B,) only, where what the others see is known."""

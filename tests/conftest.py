@@ -47,6 +47,14 @@ REWARD_MODELS: dict[str, Callable[[str, Path], Any]] = {
     "none": lambda env_id, folder: "none",
     "function": lambda env_id, folder: fakes.first_value,
     "checkpoint": untrained_checkpoint,
+    "constant": lambda env_id, folder: "constant",
+    "noisy": lambda env_id, folder: {"id": "noisy", "bias": 2.0, "scale": 1.1, "std": 3.0, "episode_std": 2.0, "distribution": True},
+    "inverted": lambda env_id, folder: "inverted",
+    "quantised": lambda env_id, folder: "quantised",
+    "hackable": lambda env_id, folder: "hackable",
+    "delayed": lambda env_id, folder: {"id": "delayed", "model": {"id": "noisy", "episode_std": 2.0}, "delay": 3},
+    "cached": lambda env_id, folder: {"id": "cached", "model": "noisy", "size": 30},
+    "reader": lambda env_id, folder: fakes.Reader(),
 }
 
 

@@ -18,6 +18,15 @@ _registered: dict[str, str | Factory] = {
     "oracle": "efm_envs.rewards.oracle:OracleRewardModel",
     "sparse": "efm_envs.rewards.oracle:SparseRewardModel",
     "none": "efm_envs.rewards.oracle:NoRewardModel",
+    "constant": "efm_envs.rewards.reference:ConstantRewardModel",
+    "noisy": "efm_envs.rewards.reference:NoisyRewardModel",
+    "inverted": "efm_envs.rewards.reference:InvertedRewardModel",
+    "quantised": "efm_envs.rewards.reference:QuantisedRewardModel",
+    "hackable": "efm_envs.rewards.reference:HackableRewardModel",
+    "delayed": "efm_envs.rewards.wrapping:DelayedRewardModel",
+    "cached": "efm_envs.rewards.wrapping:CachedRewardModel",
+    "slow": "efm_envs.rewards.wrapping:SlowRewardModel",
+    "http": "efm_envs.rewards.http:HTTPRewardModel",
 }
 
 

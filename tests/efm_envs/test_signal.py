@@ -189,3 +189,145 @@ def test_a_model_may_ask_for_what_the_task_adds_to_info() -> None:
     assert Stages().is_privileged and info["steps_to_go"] == 4.0 - info["stage"]
     with pytest.raises(UnknownNameError, match="truth/stage"):
         gym.make("EFM-PointMass-v0", reward_model=Stages())
+
+
+# -- what a model may ask for -----------------------------------------------------------------------------------------------------
+
+
+class Listener(Scripted):
+    """Keeps the histories that it is shown."""
+
+    needs = ("x",)
+
+    def __init__(self, k: int, **kwargs: Any) -> None:
+        super().__init__()
+        self.history = {"x": k}
+        self.shown: list[list[list[float]]] = []
+
+    def steps_to_go(self, observations: Mapping[str, np.ndarray], goals: Goals) -> StepsToGo:
+        self.shown.append(observations["x"].tolist())
+        return StepsToGo(np.ones(3))
+
+
+def x(*values: float) -> dict[str, np.ndarray]:
+    return {"x": np.array(values)}
+
+
+def test_a_history_begins_with_the_first_observation_repeated_and_ends_with_the_present_one() -> None:
+    model = Listener(3)
+    s = RewardSignal(model, 3)
+    s.reset(x(1, 2, 3), GOALS)
+    s.step(x(4, 5, 6), GOALS)
+    s.step(x(7, 8, 9), GOALS)
+    assert model.shown[0] == [[1, 1, 1], [2, 2, 2], [3, 3, 3]]
+    assert model.shown[1][0] == [1, 1, 4] and model.shown[2][0] == [1, 4, 7]
+
+
+def test_a_new_episode_forgets_the_history_of_the_last_and_of_no_other_env() -> None:
+    model = Listener(2)
+    s = RewardSignal(model, 3)
+    s.reset(x(1, 2, 3), GOALS)
+    s.step(x(4, 5, 6), GOALS, starting=np.array([True, False, False]))
+    assert model.shown[-1] == [[4, 4], [2, 5], [3, 6]]
+    s.reset(x(7, 0, 0), GOALS, mask=np.array([True, False, False]))
+    s.step(x(8, 8, 8), GOALS)
+    assert model.shown[-1] == [[7, 8], [5, 8], [6, 8]]
+
+
+def test_where_nothing_happens_or_the_simulation_broke_down_all_stays_as_it_was() -> None:
+    s = signal([3.0, 3.0, 3.0], [9.0, 0.0, 1.0], [2.0, 2.0, 2.0], success_k_of_n=(2, 2), success_threshold=5)
+    s.reset({}, GOALS)
+    out = s.step({}, GOALS, idle=np.array([True, False, False]), lost=np.array([False, True, False]))
+    assert out.steps_to_go.tolist() == [3.0, 3.0, 1.0] and out.reward.tolist() == [0.0, 0.0, 2.0]
+    assert out.predicted_success.tolist() == [False, False, True]
+    assert s.step({}, GOALS).predicted_success.tolist() == [True, True, True]
+
+
+def test_a_saved_signal_keeps_histories_and_hits() -> None:
+    model = Listener(2)
+    s = RewardSignal(model, 3, 1.0, (2, 2))
+    s.reset(x(1, 2, 3), GOALS)
+    state = s.get_state()
+    s.step(x(9, 9, 9), GOALS)
+    s.set_state(state)
+    assert s.step(x(4, 5, 6), GOALS).predicted_success.all()
+    assert model.shown[-1] == [[1, 4], [2, 5], [3, 6]]
+
+
+def test_success_may_have_to_be_seen_in_k_of_the_last_n_observations() -> None:
+    column = [0.0, 9.0, 0.0, 9.0, 9.0, 0.0, 0.0]
+    s = signal(*([d] * 3 for d in column), success_k_of_n=(2, 3))
+    outputs = [s.reset({}, GOALS), *(s.step({}, GOALS) for _ in column[1:])]
+    assert [bool(out.predicted_success[0]) for out in outputs] == [False, False, True, False, False, False, True]
+
+
+def test_hits_of_the_last_episode_do_not_count() -> None:
+    s = signal([0.0] * 3, [0.0] * 3, success_k_of_n=(2, 2))
+    s.reset({}, GOALS)
+    assert s.step({}, GOALS, starting=np.array([True, False, False])).predicted_success.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("value", [(0, 1), (3, 2), (1,), "12", 2, (1.0, 2), None])
+def test_k_of_n_is_two_numbers(value: Any) -> None:
+    class Wrong(Scripted):
+        success_k_of_n = value
+
+    with pytest.raises(EFMError, match="success_k_of_n is two whole numbers"):
+        RewardSignal(Wrong(), 1)
+
+
+def test_k_of_n_is_the_models_own_unless_the_env_is_told_otherwise_and_its_spec_says_so() -> None:
+    env = gym.make(POINT_MASS, reward_model="oracle", success_k_of_n=[2, 4])
+    assert env.unwrapped.signal.success_k_of_n == (2, 4)
+    assert env.spec is not None and "success_k_of_n" in env.spec.to_json()
+
+
+@pytest.mark.parametrize(
+    ("edges", "probs"), [(np.arange(4.0), np.ones((3, 4))), (np.arange(4.0), np.ones((2, 3))), (None, np.ones((3, 3)))]
+)
+def test_a_distribution_of_the_wrong_shape_is_named(edges: Any, probs: Any) -> None:
+    with pytest.raises(RewardModelError, match=r"'scripted' \(Scripted\) returned a distribution of edges .* for a batch of 3"):
+        signal(StepsToGo(np.ones(3), edges, probs)).reset({}, GOALS)
+
+
+def test_what_a_signal_serves_is_of_the_present_episode() -> None:
+    spy = fakes.Spy(("*", "action", "control_dt_s", "goal/state"))
+    env = gym.make(POINT_MASS, reward_model=spy)
+    observation, _ = env.reset(seed=0)
+    env.step(np.array([0.5, -2.0], np.float32))
+    assert list(spy.seen[0]) == [*observation, "action", "control_dt_s", "goal/state"]
+    assert spy.seen[0]["action"].tolist() == [[0.0, 0.0]] and spy.seen[1]["action"].tolist() == [[0.5, -1.0]]
+    assert spy.seen[1]["control_dt_s"].tolist() == [env.unwrapped.task.control_dt_s]
+    np.testing.assert_array_equal(spy.seen[1]["goal/state"], env.unwrapped.goals.states)
+
+
+def test_a_model_that_remembers_is_asked_once_about_each_observation_in_order() -> None:
+    class Adder(RewardModel):
+        """d grows by 1 with every observation of the episode that it is shown."""
+
+        needs, has_memory = (), True
+
+        def __init__(self) -> None:
+            self.count = np.zeros(0)
+
+        def reset(self, goals: Goals, mask: np.ndarray) -> None:
+            self.count = np.where(mask, 0.0, self.count) if len(self.count) else np.zeros(len(mask))
+
+        def get_state(self) -> dict[str, np.ndarray]:
+            return {"count": self.count}
+
+        def set_state(self, state: dict[str, np.ndarray]) -> None:
+            self.count = state["count"]
+
+        def steps_to_go(self, observations: Mapping[str, np.ndarray], goals: Goals) -> StepsToGo:
+            self.count = self.count + 1.0
+            return StepsToGo(self.count)
+
+    model = Adder()
+    s, other = RewardSignal(model, 3), RewardSignal(model, 3)
+    s.reset({}, GOALS)
+    other.reset({}, GOALS)
+    other.step({}, GOALS)
+    assert s.step({}, GOALS).steps_to_go.tolist() == [2.0, 2.0, 2.0]
+    assert s.reset({}, GOALS, mask=np.array([True, False, False])).steps_to_go.tolist() == [1.0, 2.0, 2.0]
+    assert s.step({}, GOALS, idle=np.array([False, True, False])).steps_to_go.tolist() == [2.0, 2.0, 3.0]

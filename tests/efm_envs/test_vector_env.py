@@ -1,6 +1,7 @@
 """EFMVectorEnv: bit for bit what as many single envs do, in every autoreset mode; and what only a batch has."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,8 @@ from efm_envs.errors import EFMError, InvalidActionError, InvalidStateError, Unk
 from efm_envs.rewards.oracle import OracleRewardModel
 from efm_envs.task import Goals
 from efm_envs.vector import EFMVectorEnv
-from tests.efm_envs.fakes import POINT_MASS
+from tests.conftest import REWARD_MODELS
+from tests.efm_envs.fakes import POINT_MASS, Spy
 
 NUM_ENVS, LIMIT = 5, 7
 INSERT = "EFM-InsertEE-v0"
@@ -356,3 +358,35 @@ def test_max_episode_steps_shortens_episodes() -> None:
     envs.reset(seed=0)
     ends = [envs.step(actions)[3].all() for actions in random_actions(envs, 2)]
     assert ends == [False, True]
+
+
+@pytest.mark.parametrize("name", ["noisy", "delayed", "cached", "reader"])
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_models_that_remember_or_read_histories_are_the_same_in_a_batch(name: str, mode: str, tmp_path: Path) -> None:
+    model = REWARD_MODELS[name](POINT_MASS, tmp_path)
+    options = {"reward_model": model, "success_k_of_n": (2, 3), "success_threshold": 2.0, "step_limit": 7}
+    batch, single = made(num_envs=3, autoreset_mode=mode, **options), singles(POINT_MASS, AutoresetMode(mode), 3, **options)
+    actions = np.random.default_rng(0).uniform(-1, 1, (30, 3, 2)).astype(np.float32)
+    for envs in (batch, single):
+        envs.reset(seed=3)
+    for action in actions:
+        (_, rewards, *ends, infos), (_, expected, *expected_ends, expected_infos) = batch.step(action), single.step(action)
+        np.testing.assert_array_equal(rewards, expected)
+        np.testing.assert_array_equal(ends, expected_ends)
+        for key in ("steps_to_go", "predicted_success"):
+            np.testing.assert_array_equal(infos[key], expected_infos[key])
+    batch.close()
+    single.close()
+
+
+def test_an_env_that_waits_for_its_reset_adds_nothing_to_a_history() -> None:
+    spy = Spy(("agent_pos",))
+    spy.history = {"agent_pos": 3}
+    envs = made(num_envs=2, autoreset_mode="Disabled", reward_model=spy, step_limit=4)
+    envs.reset(seed=0)
+    envs.set_attr("step_limit", [2, 4])
+    for _ in range(4):
+        envs.step(np.ones((2, 2), np.float32))
+    ended = [shown["agent_pos"][0] for shown in spy.seen[2:]]
+    np.testing.assert_array_equal(ended[0], ended[-1])
+    assert not np.array_equal(spy.seen[2]["agent_pos"][1], spy.seen[-1]["agent_pos"][1])

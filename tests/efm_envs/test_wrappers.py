@@ -16,7 +16,7 @@ from efm_envs.errors import RewardModelError, UnknownNameError
 from efm_envs.rewards import FunctionRewardModel
 from efm_envs.task import Goal
 from tests.efm_envs import fakes
-from tests.efm_envs.fakes import CounterEnv
+from tests.efm_envs.fakes import CounterEnv, Spy
 
 FOREIGN = ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "MountainCarContinuous-v0"]
 
@@ -160,3 +160,20 @@ def test_it_works_in_a_vector_env() -> None:
     d = info["steps_to_go"]
     _, reward, *_, info = envs.step(np.zeros(3, int))
     np.testing.assert_allclose(reward, d - info["steps_to_go"])
+
+
+def test_a_model_is_served_the_action_the_control_period_and_its_history() -> None:
+    spy = Spy(("observation", "action", "control_dt_s"))
+    spy.history = {"observation": 2}
+    env = StepsToGoReward(gym.make("Pendulum-v1"), spy, control_dt_s=0.05)
+    first, _ = env.reset(seed=0)
+    second = env.step(np.array([1.5], np.float32))[0]
+    np.testing.assert_array_equal(spy.seen[1]["observation"], [[first, second]])
+    assert spy.seen[0]["action"].tolist() == [[0.0]] and spy.seen[1]["action"].tolist() == [[1.5]]
+    assert spy.seen[1]["control_dt_s"].tolist() == [0.05]
+
+
+def test_an_env_that_does_not_tell_its_control_period_is_named() -> None:
+    env = StepsToGoReward(gym.make("CartPole-v1"), Spy(("control_dt_s",)))
+    with pytest.raises(RewardModelError, match=r"'spy' needs the control period, .* pass control_dt_s="):
+        env.reset(seed=0)
