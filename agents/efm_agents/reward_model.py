@@ -1,16 +1,22 @@
 """The trained steps-to-go model as a reward model: `gym.make(..., reward_model={"id": "checkpoint", "path": "runs/sft"})`."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from efm_agents.checkpoint import find_checkpoint, fingerprint, load_checkpoint
 from efm_agents.model import StepsToGoNetwork
+from efm_envs.errors import CheckpointError
 from efm_envs.rewards import RewardModel, StepsToGo
 from efm_envs.task import Array, Goals
 
 
 class CheckpointRewardModel(RewardModel):
     """`checkpoint`: a frozen steps-to-go model from a checkpoint of stage 1.
+
+    Its success threshold is the one that an audit of these weights recommended, where there was one (`efm audit` leaves its card beside the
+    checkpoint), and else that which stage 1 chose on held-out demonstrations.
 
     Args:
         path: a run's folder, or its steps_to_go.safetensors.
@@ -31,6 +37,11 @@ class CheckpointRewardModel(RewardModel):
         self.needs = self.network.inputs.names
         self.success_threshold = config["success_threshold"]
         self._fingerprint = fingerprint(file)
+        recommended = _recommended(card_beside(file), self._fingerprint)
+        if recommended is not None:
+            self.success_threshold = float(recommended["success_threshold"])
+            k, n = recommended["success_k_of_n"]
+            self.success_k_of_n = (int(k), int(n))
 
     def steps_to_go(self, observations: Mapping[str, Array], goals: Goals) -> StepsToGo:
         """Returns the network's distribution and its expectation."""
@@ -45,3 +56,20 @@ class CheckpointRewardModel(RewardModel):
     def fingerprint(self) -> str:
         """Hash of the checkpoint file: weights and config."""
         return self._fingerprint
+
+
+def card_beside(checkpoint: Path) -> Path:
+    """Returns where an audit leaves the card of a checkpoint."""
+    return checkpoint.with_suffix(".card.json")
+
+
+def _recommended(card: Path, of: str) -> dict[str, Any] | None:
+    """Returns what a card recommends for the weights with fingerprint `of`; None if there is no card, or it is of other weights."""
+    if not card.is_file():
+        return None
+    try:
+        found = json.loads(card.read_text())
+        recommended: dict[str, Any] | None = found["recommended"]
+        return recommended if found["fingerprint"] == of else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{card} is not a complete card ({error!r}). Delete it, or run `efm audit` again.") from error

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 from efm_agents.checkpoint import load_checkpoint, save_checkpoint
-from efm_agents.reward_model import CheckpointRewardModel
+from efm_agents.reward_model import CheckpointRewardModel, card_beside
 from efm_envs import testing
 from efm_envs.data import Episode
 from efm_envs.errors import CheckpointError, EFMError, RewardModelError, UnknownOptionError
@@ -161,3 +162,36 @@ def test_a_missing_path_and_an_unknown_option_are_refused(spec: dict[str, Any]) 
         gym.make(POINT_MASS, reward_model="checkpoint")
     with pytest.raises(UnknownOptionError, match="unknown option of reward model 'checkpoint': 'pth'"):
         gym.make(POINT_MASS, reward_model={"id": "checkpoint", "pth": "x"})
+
+
+# -- what an audit recommended ----------------------------------------------------------------------------------------------------
+
+
+def with_card(sft_run: Path, folder: Path, **facts: Any) -> str:
+    """Copies the run's steps-to-go checkpoint, lays a card beside it, and returns its path."""
+    path = changed(sft_run, folder / "steps_to_go.safetensors")
+    recommended = {"success_threshold": 3.25, "success_k_of_n": [2, 3]}
+    card = {"fingerprint": CheckpointRewardModel(path).fingerprint, "recommended": recommended, **facts}
+    card_beside(Path(path)).write_text(json.dumps(card))
+    return path
+
+
+def test_the_recommended_threshold_is_the_default_afterwards(sft_run: Path, tmp_path: Path) -> None:
+    path = with_card(sft_run, tmp_path)
+    signal = gym.make(POINT_MASS, reward_model={"id": "checkpoint", "path": path}).unwrapped.signal
+    assert (signal.success_threshold, signal.success_k_of_n) == (3.25, (2, 3))
+
+
+def test_a_card_of_other_weights_or_without_advice_changes_nothing(sft_run: Path, tmp_path: Path) -> None:
+    chosen = CheckpointRewardModel(str(sft_run)).success_threshold
+    for i, facts in enumerate(({"fingerprint": "other"}, {"recommended": None})):
+        (tmp_path / str(i)).mkdir()
+        model = CheckpointRewardModel(with_card(sft_run, tmp_path / str(i), **facts))
+        assert (model.success_threshold, model.success_k_of_n) == (chosen, (1, 1))
+
+
+def test_a_damaged_card_is_named(sft_run: Path, tmp_path: Path) -> None:
+    path = with_card(sft_run, tmp_path)
+    card_beside(Path(path)).write_text("{")
+    with pytest.raises(CheckpointError, match=r"steps_to_go\.card\.json is not a complete card .* Delete it, or run `efm audit` again"):
+        CheckpointRewardModel(path)
