@@ -15,6 +15,7 @@ from efm_agents.run import read_log
 from efm_benchmarks.config import MAIN_GAMMA
 from efm_benchmarks.statistics import Estimate, t_interval
 from efm_envs.data import Episode, load_episodes
+from efm_envs.rewards.metrics import line, quantiles
 from efm_envs.task import Array
 
 BAND = (0.1, 0.9)  # quantiles between which the bands of predicted steps lie
@@ -77,10 +78,7 @@ class Calibration:
     @property
     def line(self) -> tuple[float, float]:
         """Returns slope and intercept of the least-squares line of realised on predicted; ideally 1 and 0."""
-        if np.ptp(self.predicted) == 0:
-            return float("nan"), float("nan")
-        slope, intercept = np.polyfit(self.predicted, self.realised, 1)
-        return float(slope), float(intercept)
+        return line(self.predicted, self.realised)
 
     @property
     def bias(self) -> float:
@@ -221,18 +219,6 @@ def _prediction(episode: Episode, mean: Array, low: Array, high: Array) -> Predi
     end = np.nan if episode.steps_to_success is None else episode.steps_to_success
     deviation = float(np.max(np.abs(mean - episode.steps_to_go)))
     return Prediction(mean, low, high, end - np.arange(len(episode) + 1.0), deviation)
-
-
-def quantiles(edges: Array, probs: Array, levels: Sequence[float]) -> Array:
-    """Returns (L, B): quantiles of distributions that are uniform within each bin.
-
-    Args:
-        edges: (K+1,).
-        probs: (B, K).
-        levels: L numbers between 0 and 1.
-    """
-    cumulative = np.concatenate([np.zeros((len(probs), 1)), np.cumsum(probs, axis=1)], axis=1)
-    return np.array([np.interp(levels, row, edges) for row in cumulative / cumulative[:, -1:]]).T
 
 
 def pooled(calibrations: Sequence[Calibration]) -> Calibration:

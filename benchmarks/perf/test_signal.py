@@ -16,7 +16,8 @@ CALLS = 100
 class Ready(RewardModel):
     """Says what it has said before."""
 
-    def __init__(self, num_envs: int) -> None:
+    def __init__(self, num_envs: int, history: int = 0) -> None:
+        self.history = {"x": history} if history else {}
         self._answer = StepsToGo(np.linspace(1.0, 50.0, num_envs))
 
     def steps_to_go(self, observations: Mapping[str, Array], goals: Goals) -> StepsToGo:
@@ -24,13 +25,18 @@ class Ready(RewardModel):
 
 
 @pytest.mark.parametrize("num_envs", [1, 16, 64, 256])
-def test_signal(measure: Measure, num_envs: int) -> None:
-    signal, goals = RewardSignal(Ready(num_envs), num_envs), Goals([Goal("go")] * num_envs)
-    signal.reset({}, goals)
+@pytest.mark.parametrize("asked", ["plain", "debounced, with history"])
+def test_signal(measure: Measure, num_envs: int, asked: str) -> None:
+    plain = asked == "plain"
+    model = Ready(num_envs, history=0 if plain else 4)
+    signal = RewardSignal(model, num_envs, success_k_of_n=(1, 1) if plain else (2, 3))
+    goals, seen = Goals([Goal("go")] * num_envs), {"x": np.zeros((num_envs, 16), np.float32)}
+    signal.reset(seen, goals)
     starting = np.zeros(num_envs, bool) if num_envs > 1 else None
 
     def steps() -> None:
         for _ in range(CALLS):
-            signal.step({}, goals, starting)
+            signal.step(seen, goals, starting)
 
-    measure("signal", "all", CALLS * num_envs, steps, rounds=30, num_envs=num_envs)
+    name = "signal" if plain else f"signal, {asked}"
+    measure(name, "all", CALLS * num_envs, steps, rounds=30, num_envs=num_envs)

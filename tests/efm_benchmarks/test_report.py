@@ -21,13 +21,14 @@ from efm_agents.model import Inputs, Policy, StepsToGoNetwork
 from efm_agents.run import to_settings, versions
 from efm_benchmarks import plots, report, sections
 from efm_benchmarks.config import RecipeConfig
-from efm_benchmarks.findings import Calibration, Findings, Practice, in_bins, over_seeds, predict, quantiles
+from efm_benchmarks.findings import Calibration, Findings, Practice, in_bins, over_seeds, predict
 from efm_benchmarks.recipe import stages, summarise
 from efm_benchmarks.video import play
 from efm_envs.data import Episode, save_episodes
 from efm_envs.errors import RenderingError
 from efm_envs.evaluation import EpisodeRecord
 from efm_envs.rendering import find_backend
+from efm_envs.rewards.metrics import quantiles
 
 ENV_ID = "EFM-PointMass-v0"
 INPUTS = Inputs(("agent_pos", "environment_state"), (4, 2))
