@@ -15,7 +15,7 @@ from efm_agents.run import read_log
 from efm_benchmarks.config import MAIN_GAMMA
 from efm_benchmarks.statistics import Estimate, t_interval
 from efm_envs.data import Episode, load_episodes
-from efm_envs.rewards.metrics import line, quantiles
+from efm_envs.rewards.metrics import calibration_line, quantiles
 from efm_envs.task import Array
 
 BAND = (0.1, 0.9)  # quantiles between which the bands of predicted steps lie
@@ -78,7 +78,7 @@ class Calibration:
     @property
     def line(self) -> tuple[float, float]:
         """Returns slope and intercept of the least-squares line of realised on predicted; ideally 1 and 0."""
-        return line(self.predicted, self.realised)
+        return calibration_line(self.predicted, self.realised)
 
     @property
     def bias(self) -> float:

@@ -1,7 +1,7 @@
 """What is counted when a reward model is judged: arrays in, numbers out.
 
-Steps are control steps. Three questions, in this order: how far d is from the steps that were left (errors, calibration, distributions), whether
-it puts observations in the right order (rank correlations), and how well 1[d ≤ s] tells success (operating curve, recommended threshold).
+Three questions, in this order: how far d is from the steps that were left (errors, distributions), whether it puts observations in the
+right order (rank correlations), and how well 1[d ≤ s] tells success (operating curve, recommended threshold). Steps are control steps.
 """
 
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Curve:
 
 
 def in_bins(x: Array, y: Array, width: float, band: tuple[float, float] = (0.1, 0.9), at_least: int = 20) -> Curve:
-    """Returns the mean of y (M,) and the range between two of its quantiles in bins of x (M,); bins with fewer observations are left out."""
+    """Returns the mean of y (M,) and the range between two of its quantiles, in bins of x (M,) that hold enough observations."""
     bins = np.floor(x / width)
     groups = [bins == b for b in np.unique(bins) if (bins == b).sum() >= at_least]
     rows = [(x[g].mean(), y[g].mean(), *np.quantile(y[g], band)) for g in groups]
@@ -193,7 +193,7 @@ def _places(edges: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _squares_until(edges: Array, heights: Array, y: Array) -> Array:
-    """Returns (M, n): the integral from the first edge to y of the square of what is piecewise linear, with heights (M, K+1) at the edges."""
+    """Returns (M, n): the integral, from the first edge to y, of the square of a line through the heights (M, K+1) at the edges."""
     left, right, width = heights[:, :-1], heights[:, 1:], np.diff(edges)
     whole = np.cumsum(np.column_stack([np.zeros(len(heights)), _square(left, right, width)]), axis=1)
     bins, part = _places(edges, y)
@@ -232,7 +232,7 @@ def value_order_correlation(steps_to_go: Array) -> float:
 
 
 def kendall_tau(a: Array, b: Array) -> float:
-    """Returns Kendall's τ-b of a (M,) and b (M,), within −1..1: pairs that both order alike less those that they do not; 0 for a constant."""
+    """Returns Kendall's τ-b of a (M,) and b (M,), within −1..1: pairs in the same order less those in the other; 0 for a constant."""
     x, y = (np.sign(values[:, None] - values[None, :]) for values in (np.asarray(a), np.asarray(b)))
     scale = np.sqrt((x**2).sum() * (y**2).sum())
     return float((x * y).sum() / scale) if scale > 0 else 0.0
@@ -289,29 +289,36 @@ def first_firing(steps_to_go: Array, threshold: float, k: int = 1, n: int = 1) -
 
 def first_firings(steps_to_go: Array, thresholds: Array, k: int = 1, n: int = 1) -> Array:
     """Returns (S,) float64: the same for every threshold; infinite where it never fires."""
-    lowest = _record_lows(steps_to_go, k, n)
-    first = np.searchsorted(-lowest, -np.asarray(thresholds))  # the lows never rise
+    lowest = np.minimum.accumulate(_needed(steps_to_go, k, n))
+    first = np.searchsorted(-lowest, -np.asarray(thresholds))  # -lowest never falls
     return np.where(first < len(lowest), first, np.inf)
 
 
-def _record_lows(steps_to_go: Array, k: int, n: int) -> Array:
-    """Returns (T+1,): the least s at which the detector has fired by then: the smallest so far of the k-th smallest d of the last n."""
+def _needed(steps_to_go: Array, k: int, n: int) -> Array:
+    """Returns (T+1,): the least s at which d ≤ s in k of the last n, which is the k-th smallest of them."""
     padded = np.concatenate([np.full(n - 1, np.inf), steps_to_go])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, n)
-    return np.minimum.accumulate(np.partition(windows, k - 1, axis=1)[:, k - 1])
+    return np.partition(np.lib.stride_tricks.sliding_window_view(padded, n), k - 1, axis=1)[:, k - 1]
 
 
 Episodes = Sequence[tuple[Array, Array]]  # of each, d (T+1,) and ground truth (T+1,) bool
 
 
-def candidate_thresholds(episodes: Episodes, at_most: int = THRESHOLDS) -> Array:
-    """Returns (S,) ascending thresholds worth trying: between any two neighbours something changes for a detector with k = n = 1.
+def candidate_thresholds(episodes: Episodes, at_most: int = THRESHOLDS, windows: Sequence[tuple[int, int]] = ((1, 1),)) -> Array:
+    """Returns (S,) ascending thresholds worth trying: half-way between the neighbours among those at which an episode turns out otherwise.
 
-    They are half-way between neighbouring record lows of d; where there are more than `at_most`, every so many of them.
+    An episode turns early at the lowest d before its first success, and is no longer missed at the lowest from there on; one without
+    success becomes a false alarm at its lowest. Above the highest of all these, nothing changes any more. Where there are more than
+    `at_most`, every so many of them are returned.
     """
-    lows = np.unique(np.concatenate([np.minimum.accumulate(d) for d, _ in episodes]))
-    middles = (lows[1:] + lows[:-1]) / 2 if len(lows) > 1 else lows
-    return middles[np.unique(np.linspace(0, len(middles) - 1, min(at_most, len(middles))).round().astype(int))]
+    lows = np.unique([low for d, is_success in episodes for window in windows for low in _decisive(_needed(d, *window), is_success)])
+    lows = lows[np.isfinite(lows)]
+    thresholds = np.append((lows[1:] + lows[:-1]) / 2, lows[-1])
+    return thresholds[np.unique(np.linspace(0, len(thresholds) - 1, at_most).round().astype(int))]
+
+
+def _decisive(needed: Array, is_success: Array) -> list[float]:
+    first = int(np.argmax(is_success)) if is_success.any() else len(needed)
+    return [float(part.min()) for part in (needed[:first], needed[first:]) if len(part)]
 
 
 @dataclass(frozen=True)
@@ -425,11 +432,10 @@ def recommend(curve: OperatingCurve) -> Recommendation | None:
     middle = (curve.thresholds[first] + curve.thresholds[last]) / 2
     chosen = first + int(np.argmin(np.abs(curve.thresholds[first : last + 1] - middle)))
     s, (k, n) = float(curve.thresholds[chosen]), curve.windows[window]
-    when = "d ≤ s" if n == 1 else f"d ≤ s in {k} of the last {n} observations"
     reason = (
-        f"With s = {s:.3g} steps and success where {when}, F1 is {curve.f1[window, chosen]:.2f}, the best being {best:.2f}; of those within "
-        f"{TIED_F1} of it, it is the middle (s from {curve.thresholds[first]:.3g} to {curve.thresholds[last]:.3g}) of those with the smallest "
-        f"delay, {delay.min():.0f} steps, and the smallest window."
+        f"s = {s:.3g}, {k} of {n}: highest F1 of {curve.f1.size} detectors ({best:.2f}); of those within {TIED_F1} of it, least delay "
+        f"({delay.min():.0f} steps), shortest window, and the middle of the range of s that does as well, {curve.thresholds[first]:.3g} "
+        f"to {curve.thresholds[last]:.3g}."
     )
     return Recommendation(s, (k, n), reason, curve.at(int(window), chosen))
 
