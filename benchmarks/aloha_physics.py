@@ -48,4 +48,4 @@ def docs(check: Annotated[bool, arg(help="Change nothing; fail if the page is no
 
 
 if __name__ == "__main__":
-    app.cli(prog="aloha_physics.py", description="Measure the ALOHA station's physics; write its table.")
+    pages.run_script(lambda: app.cli(prog="aloha_physics.py", description="Measure the ALOHA station's physics; write its table."))

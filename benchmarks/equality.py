@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from efm_benchmarks import equality
+from efm_benchmarks import equality, pages
 from efm_envs.registration import ids, registration
 
 STORED = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "equality.json"
@@ -38,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="equality.py")
+    pages.run_script(lambda: tyro.cli(main, prog="equality.py"))

@@ -51,4 +51,4 @@ def docs(check: Annotated[bool, arg(help="Change nothing; fail if a page is not 
 
 
 if __name__ == "__main__":
-    app.cli(prog="experts.py", description="Measure experts; write the tables of docs/envs.")
+    pages.run_script(lambda: app.cli(prog="experts.py", description="Measure experts; write the tables of docs/envs."))

@@ -5,7 +5,6 @@ python benchmarks/gallery.py [ID …]    # the pictures of all ids, or only of t
 
 import io
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import tyro
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from tyro.conf import Positional
 
-from efm_benchmarks import policies, video
+from efm_benchmarks import pages, policies, video
 from efm_envs.errors import EFMError
 from efm_envs.registration import Registration, ids, registration
 from efm_envs.rollout import rollout
@@ -302,7 +301,4 @@ def cell(row: Registration) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main, prog="gallery.py", description="Make docs/gallery.md and its pictures.")
-    except EFMError as error:
-        sys.exit(str(error))
+    pages.run_script(lambda: tyro.cli(main, prog="gallery.py", description="Make docs/gallery.md and its pictures."))

@@ -66,4 +66,4 @@ def draw_gif(env_id: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.cli(prog="publish.py", description="Store results; write README's tables.")
+    pages.run_script(lambda: app.cli(prog="publish.py", description="Store results; write README's tables."))

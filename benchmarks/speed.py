@@ -71,4 +71,4 @@ def _shown(python: str) -> str:
 
 
 if __name__ == "__main__":
-    app.cli(prog="speed.py", description="Measure speed; write its tables.")
+    pages.run_script(lambda: app.cli(prog="speed.py", description="Measure speed; write its tables."))

@@ -1,8 +1,8 @@
-"""Pages that hold generated tables. Only light imports here: workers make them, too."""
+"""What the scripts in benchmarks/ share: pages that hold generated tables. Only light imports here: workers make them, too."""
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -31,3 +31,13 @@ def renew(page: Path, text: str, *, check: bool, stale: str) -> None:
         sys.exit(stale)
     if not check:
         page.write_text(text)
+
+
+def run_script(program: Callable[[], object]) -> None:
+    """Runs a script's program; a mistake of the user's ends with one line, not with a traceback."""
+    from efm_envs.errors import EFMError
+
+    try:
+        program()
+    except (EFMError, OSError) as error:
+        sys.exit(f"error: {error}")

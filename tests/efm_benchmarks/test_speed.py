@@ -19,7 +19,7 @@ def test_a_measurement_is_stored_beside_the_others(tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
     speed.store(path, {**speed.load(path), "rows": [{"what": "signal", "id": "all", "num_envs": 7, "per_s": 1.0}]})
     for _ in range(2):  # again replaces
-        speed.measure(ROOT, path, ["benchmarks/perf/test_signal.py", "-k", "64"], command="test")
+        speed.measure(ROOT, path, ["benchmarks/perf/test_signal.py", "-k", "plain and 64"], command="test")
     stored = json.loads(path.read_text())
     assert [(row["what"], row["num_envs"]) for row in stored["rows"]] == [("signal", 7), ("signal", 64)]
     assert stored["rows"][1]["per_s"] > 1000.0 and stored["runs"]["test"]["versions"]["mujoco"] and "×" in stored["runs"]["test"]["machine"]
