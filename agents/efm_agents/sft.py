@@ -8,7 +8,7 @@ demonstrations: the paper takes them from different steps (App. B).
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def train(
     config: SFTConfig,
     *,
     task: str,
+    options: Mapping[str, Any] | None = None,
     report: Report = no_report,
 ) -> Path:
     """Trains policy and steps-to-go model on demonstrations; resumes a run that was broken off, with the same result to the last bit.
@@ -73,7 +74,8 @@ def train(
         demonstrations: whole episodes that reached their goals.
         folder: of the run; gets checkpoints/policy.safetensors and checkpoints/steps_to_go.safetensors.
         config: the settings.
-        task: name of the task, which the checkpoints carry.
+        task: name of the task, which the checkpoints carry, as they do
+        options: for `gym.make`, with which the demonstrations were made.
         report: is told about progress.
 
     Returns:
@@ -147,7 +149,8 @@ def train(
         save_checkpoint(state_path, "sft-state", tensors, {"rng": rng.bit_generator.state, "step": step, "best": best})
         report("sft", step, config.steps, f"held-out loss: policy {validated['policy']:.2f}, steps-to-go {validated['steps_to_go']:.2f}")
 
-    facts: dict[str, Any] = {"task": task, "env_id": first.env_id, "seed": config.seed, "demonstrations": len(demonstrations)}
+    facts: dict[str, Any] = {"task": task, "env_id": first.env_id, "options": dict(options or {}), "seed": config.seed}
+    facts["demonstrations"] = len(demonstrations)
     steps_to_go.load_state_dict(best_weights["steps_to_go"])
     threshold = choose_success_threshold(steps_to_go, validation)
     save_checkpoint(run.checkpoint("policy"), "policy", best_weights["policy"], {**facts, "model": policy.config, "best": best["policy"]})

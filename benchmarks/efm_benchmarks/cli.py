@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,6 +27,7 @@ Env = Annotated[str, arg(help="Registered id.")]
 EnvOfPolicy = Annotated[str | None, arg(help="Registered id; None is the one that the policy was trained in.")]
 Options = Annotated[str, arg(help="""For gym.make, as JSON: '{"instructions": "held_out"}'; the env's page lists them.""")]
 PolicyName = Annotated[str, arg(help="expert:STYLE, random, or the folder (or a checkpoint file) of a run.")]
+Reward = Annotated[str, arg(help="""A reward model: its name, its JSON ('{"id": "noisy", "std": 3}'), or the folder of a run.""")]
 DEFAULT_ENV = "EFM-PointMass-v0"
 
 
@@ -91,9 +93,9 @@ def sft(
     from efm_benchmarks.progress import progress
     from efm_envs.data import load_episodes
 
-    episodes, _ = load_episodes(demos)
+    episodes, meta = load_episodes(demos)
     with progress() as report:
-        program.train(episodes, out, config, task=task_of(episodes[0].env_id).name, report=report)
+        program.train(episodes, out, config, task=task_of(episodes[0].env_id).name, options=meta.get("options"), report=report)
     _, facts = load_checkpoint(out / "checkpoints/steps_to_go.safetensors", "steps_to_go")
     summary = {"run": str(out), "best_step": facts["best"]["step"], "success_threshold": facts["success_threshold"]}
     _finish(summary, json, f"efm improve --start {out} --out {out.parent / 'improve'}")
@@ -157,6 +159,71 @@ def evaluate(
     _finish({"policy": policy, "env": env, **recipe.aggregate([records])}, json, f"efm play --policy {policy} --env {env}")
 
 
+@app.command
+def relabel(
+    *,
+    episodes: Annotated[Path, arg(help="Stored episodes, from `efm demos` for example.")],
+    reward: Reward,
+    options: Options = "{}",
+    out: Annotated[Path, arg(help="The file to write.")],
+    json: Json = False,
+) -> None:
+    """Judge stored episodes by any reward model: their d, rewards and predicted success."""
+    from efm_benchmarks.policies import reward_spec
+    from efm_benchmarks.progress import progress
+    from efm_envs.data import load_episodes, save_episodes
+    from efm_envs.relabelling import relabel as run
+    from efm_envs.rewards import make_reward_model
+
+    stored, meta = load_episodes(episodes)
+    model = make_reward_model(reward_spec(reward))
+    kept = []
+    with progress() as report:
+        for episode in run(stored, model, **{**meta.get("options", {}), **_json_object("--options", options)}):
+            kept.append(episode)
+            report("relabel", len(kept), len(stored), "")
+    save_episodes(out, kept, {**meta, "reward": {"spec": model.spec, "fingerprint": model.fingerprint}})
+    rewarded = [float(episode.rewards.sum()) for episode in kept]
+    predicted = sum(bool(episode.predicted_success.any()) for episode in kept) / len(kept)
+    summary = {"file": str(out), "episodes": len(kept), "mean_return": sum(rewarded) / len(kept), "predicted_success": predicted}
+    _finish(summary, json, f"efm sft --demos {out}")
+
+
+@app.command
+def audit(
+    *,
+    reward: Reward,
+    env: Annotated[str | None, arg(help="Registered id; None is the one that the run's model was trained in.")] = None,
+    policy: Annotated[str | None, arg(help="Whose steps the model is to predict: expert:STYLE, random, or the folder of a run.")] = None,
+    options: Options = "{}",
+    episodes: Annotated[int, arg(help="Of each test set.")] = 50,
+    states: Annotated[int, arg(help="From which the policy is rolled out for the true distribution of steps; 0 is none.")] = 24,
+    rollouts: Annotated[int, arg(help="From each state.")] = 32,
+    seed: Annotated[int, arg(help="Which episodes.")] = 0,
+    out: Annotated[Path, arg(help="Folder; gets card.json, card.html, and the test sets, which the next audit takes up.")] = Path(
+        "runs/audit"
+    ),
+    adopt: Annotated[bool, arg(help="Leave the card beside a run's checkpoint, which then takes the recommended threshold.")] = True,
+    json: Json = False,
+) -> None:
+    """How good is a reward model? Writes a card: figures, a recommended success threshold, and a page."""
+    from efm_benchmarks import audit as program
+    from efm_benchmarks.policies import reward_spec
+    from efm_benchmarks.progress import progress
+
+    spec = reward_spec(reward)
+    counts = {"episodes": episodes, "states": states, "rollouts": rollouts, "seed": seed}
+    config = program.config_for(spec, env, policy, _json_object("--options", options), **counts)
+    with progress() as report:
+        card, page, _ = program.run(spec, config, out, command=shlex.join(["efm", *sys.argv[1:]]), adopt=adopt, report=report)
+    if json:
+        print(_dumps(card, indent=2))
+        return
+    for line in program.in_short(card):
+        print(line)
+    print(f"Card: {page.resolve()}")
+
+
 @app.command(name="recipe")
 def run_recipe(
     *,
@@ -218,7 +285,7 @@ def main() -> None:
             prog="efm", description="Gymnasium environments whose reward is a reward model, and agents that improve themselves with it."
         )
     except KeyboardInterrupt:
-        resumes = sys.argv[1:2] and sys.argv[1] in ("sft", "improve", "recipe")
+        resumes = sys.argv[1:2] and sys.argv[1] in ("sft", "improve", "recipe", "audit")
         sys.exit("\nStopped." + (" The same command goes on from the last checkpoint." if resumes else ""))
     except BrokenPipeError:
         os._exit(0)  # `efm envs | head`

@@ -1,5 +1,6 @@
-"""Policies by name, as the command line takes them: `expert:STYLE`, `random`, or the folder of a run."""
+"""Policies and reward models by name, as the command line takes them: `expert:STYLE`, `random`, `oracle`, or the folder of a run."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ def env_of(name: str) -> str | None:
 
     env_id: str | None = load_checkpoint(find_checkpoint(name, "policy"), "policy")[1].get("env_id")
     return env_id
+
+
+def reward_spec(text: str) -> Any:
+    """Returns what `make_reward_model` takes, from a name, from JSON, or from the folder (or checkpoint file) of a run.
+
+    Raises:
+        EFMError: text that begins like JSON and is none.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise EFMError(f"""a reward model's JSON is an object like '{{"id": "noisy", "std": 3}}'; got {text!r} ({error}).""") from error
+    return {"id": "checkpoint", "path": text} if Path(text).exists() else text
 
 
 def make_policy(name: str, env_id: str, *, seed: int = 0, greedy: bool = False) -> PolicyOrFactory:

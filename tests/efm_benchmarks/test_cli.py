@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 from efm_agents.checkpoint import load_checkpoint, save_checkpoint
 from efm_benchmarks.policies import make_policy
 from efm_envs.data import load_episodes
+from efm_envs.rewards import make_reward_model
 from efm_envs.rollout import rollout
 from efm_envs.seeding import EpisodeSet, episode_seeds
 from tests.efm_benchmarks.conftest import EFM, TINY_IMPROVE, TINY_SFT, Efm, Finished, Runs, run_apart
 
 POINT_MASS = "EFM-PointMass-v0"
-COMMANDS = ("envs", "doctor", "demos", "sft", "improve", "eval", "recipe", "play")
+COMMANDS = ("envs", "doctor", "demos", "sft", "improve", "eval", "relabel", "audit", "recipe", "play")
 
 
 def assert_one_line_of_error(done: Finished, *parts: str) -> None:
@@ -61,6 +63,47 @@ def test_help_answers_at_once() -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(cpu_s() for _ in range(3)) < 1.5  # half a second is the aim; a loaded machine has slower seconds
+
+
+# -- reward models ----------------------------------------------------------------------------------------------------------------
+
+SMALL_AUDIT = ("--episodes", "4", "--states", "1", "--rollouts", "2")
+
+
+def test_an_audit_writes_a_card_and_a_page_and_recommends_a_threshold(efm: Efm, tmp_path: Path) -> None:
+    done = efm("audit", "--reward", "oracle", *SMALL_AUDIT, "--out", tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert done.code == 0 and card["recommended"]["cost"]["f1"] == 1.0 and card["command"].startswith("efm audit --reward oracle")
+    page = (tmp_path / "card.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert str(tmp_path / "card.html") in done.out
+
+
+def test_an_audit_of_a_run_takes_its_env_and_leaves_it_the_recommended_threshold(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+    run = tmp_path / "sft"
+    shutil.copytree(runs.sft, run)
+    card = parsed(efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--json"))
+    model = make_reward_model({"id": "checkpoint", "path": str(run)})
+    assert card["env"] == POINT_MASS and card["recommended"]["success_threshold"] == model.success_threshold
+    shutil.rmtree(run)
+    shutil.copytree(runs.sft, run)
+    efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--no-adopt")
+    assert not list(run.rglob("*.card.json"))
+
+
+def test_stored_episodes_are_judged_by_any_model(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+    found = parsed(
+        efm("relabel", "--episodes", runs.demos, "--reward", '{"id": "constant", "value": 0}', "--out", tmp_path / "e.npz", "--json")
+    )
+    episodes, meta = load_episodes(tmp_path / "e.npz")
+    assert found["episodes"] == len(episodes) == 30 and found["predicted_success"] == 1.0
+    assert all(episode.predicted_success.all() for episode in episodes) and meta["reward"]["spec"] == {"id": "constant", "value": 0.0}
+
+
+def test_a_reward_model_that_cannot_be_is_one_line_of_error(efm: Efm, tmp_path: Path) -> None:
+    assert_one_line_of_error(efm("audit", "--reward", "orakel", "--out", tmp_path), "Did you mean 'oracle'?")
+    assert_one_line_of_error(efm("audit", "--reward", "{id", "--out", tmp_path), "a reward model's JSON is an object")
+    assert_one_line_of_error(efm("audit", "--reward", "oracle", "--episodes", "1", "--out", tmp_path), "at least 4; got 1")
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------------------
