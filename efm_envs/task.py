@@ -77,7 +77,7 @@ class Goals:
 
     def of(self, rows: Sequence[int]) -> "Goals":
         """Returns the goals of some episodes."""
-        return self._of([self.instructions[row] for row in rows], self.states[rows])
+        return self.from_arrays([self.instructions[row] for row in rows], self.states[rows])
 
     def replaced(self, rows: Sequence[int], goals: "Goals") -> "Goals":
         """Returns these goals, those of some episodes replaced by others."""
@@ -85,10 +85,11 @@ class Goals:
         for row, instruction in zip(rows, goals.instructions, strict=True):
             instructions[row] = instruction
         states[rows] = goals.states
-        return self._of(instructions, states)
+        return self.from_arrays(instructions, states)
 
     @classmethod
-    def _of(cls, instructions: list[str], states: Array) -> "Goals":
+    def from_arrays(cls, instructions: list[str], states: Array) -> "Goals":
+        """Returns goals that have these B sentences and these states (B, G)."""
         goals = cls([])
         goals.instructions, goals.states = instructions, states
         return goals

@@ -224,6 +224,39 @@ def audit(
     print(f"Card: {page.resolve()}")
 
 
+@app.command(name="serve-reward")
+def serve_reward(
+    *,
+    reward: Reward,
+    host: Annotated[
+        str, arg(help="Address to listen on; the default is reached from this machine only. There are no passwords.")
+    ] = "127.0.0.1",
+    port: Annotated[int, arg(help="0 is any free one.")] = 8765,
+    max_mb: Annotated[int, arg(help="Longest request, in MiB.")] = 64,
+    timeout_s: Annotated[float, arg(help="After which a silent connection is closed.")] = 30.0,
+) -> None:
+    """Serve a reward model to other processes, by HTTP."""
+    from efm_benchmarks.policies import reward_spec
+    from efm_envs.rewards import make_reward_model
+    from efm_envs.rewards.server import LOOPBACK, RewardServer
+
+    model = make_reward_model(reward_spec(reward))
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    server = RewardServer(model, host, port, max_bytes=max_mb * 2**20, timeout_s=timeout_s, log=log)
+    needs = "whatever the policy sees" if model.needs is None else ", ".join(model.needs) or "nothing"
+    print(f"Reward model {model.id!r} ({model.fingerprint}), which needs {needs}, at {server.url}. Ctrl-C ends it.")
+    if host not in LOOPBACK:
+        print("warning: whoever can reach this address can ask it; there are no passwords.", file=sys.stderr)
+    print(f"""Use it: gym.make("EFM-…", reward_model={{"id": "http", "url": "{server.url}"}})""", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
+
+
 @app.command(name="recipe")
 def run_recipe(
     *,

@@ -153,7 +153,7 @@ class RewardSignal:
         if memory is not None and held is not None:
             after = self.model.get_state() or {}
             self.model.set_state({name: _rows_where(held, memory.get(name, values), values) for name, values in after.items()})
-        return _checked_mean(self.model, self.prediction, self.num_envs)
+        return checked_mean(self.model, self.prediction, self.num_envs)
 
     def _with_history(self, observations: Mapping[str, Array], starting: Array | None, held: Array | None) -> dict[str, Array]:
         for name, k in self.model.history.items():
@@ -189,7 +189,7 @@ def _k_of_n(value: Any) -> tuple[int, int]:
     raise EFMError(f"success_k_of_n is two whole numbers (k, n), 1 ≤ k ≤ n: d ≤ s in k of the last n observations; got {value!r}.")
 
 
-def _checked_mean(model: RewardModel, output: StepsToGo, batch: int) -> Array:
+def checked_mean(model: RewardModel, output: StepsToGo, batch: int) -> Array:
     """Returns the d (B,) that the model said, as float64 in an array of its own, if it can be a steps-to-go.
 
     Raises:

@@ -1,11 +1,13 @@
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from efm_agents.checkpoint import load_checkpoint, save_checkpoint
@@ -17,7 +19,7 @@ from efm_envs.seeding import EpisodeSet, episode_seeds
 from tests.efm_benchmarks.conftest import EFM, TINY_IMPROVE, TINY_SFT, Efm, Finished, Runs, run_apart
 
 POINT_MASS = "EFM-PointMass-v0"
-COMMANDS = ("envs", "doctor", "demos", "sft", "improve", "eval", "relabel", "audit", "recipe", "play")
+COMMANDS = ("envs", "doctor", "demos", "sft", "improve", "eval", "relabel", "audit", "serve-reward", "recipe", "play")
 
 
 def assert_one_line_of_error(done: Finished, *parts: str) -> None:
@@ -104,6 +106,21 @@ def test_a_reward_model_that_cannot_be_is_one_line_of_error(efm: Efm, tmp_path: 
     assert_one_line_of_error(efm("audit", "--reward", "orakel", "--out", tmp_path), "Did you mean 'oracle'?")
     assert_one_line_of_error(efm("audit", "--reward", "{id", "--out", tmp_path), "a reward model's JSON is an object")
     assert_one_line_of_error(efm("audit", "--reward", "oracle", "--episodes", "1", "--out", tmp_path), "at least 4; got 1")
+
+
+def test_a_served_model_answers_until_ctrl_c(tmp_path: Path) -> None:
+    command = [str(EFM), "serve-reward", "--reward", '{"id": "constant", "value": 4}', "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split(" at ")[1].split(". ")[0]
+        assert url in server.stdout.readline()
+        env = gym.make(POINT_MASS, reward_model={"id": "http", "url": url})
+        assert env.reset(seed=0)[1]["steps_to_go"] == 4.0
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, err = server.communicate(timeout=20)
+    assert "Traceback" not in err and "POST /v1/steps-to-go" in err and err.strip().endswith("Stopped.")
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------------------
