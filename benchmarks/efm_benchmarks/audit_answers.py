@@ -9,6 +9,7 @@ from efm_benchmarks.tables import UNKNOWN, number
 Card = Mapping[str, Any]
 Figure = Mapping[str, Any]
 
+POOR_F1 = 0.5  # below which it is said of a recommended threshold that it is poor
 NOISE = 1  # the number of the severity for which the answer about noise is given
 
 
@@ -47,13 +48,14 @@ QUESTIONS = (
     Question(
         "And near the goal?",
         "calibration",
-        lambda f: _relative(f["late_third"]),
-        "the same in the last third of the episodes",
-        0.5,
-        1.0,
+        lambda f: abs(_near(f, "said") - _near(f, "realised")) / max(1.0, _near(f, "realised")),
+        "where d is smallest, in a quarter of the observations: distance between its mean and that of the steps that were left, as a part "
+        "of these",
+        0.15,
+        0.4,
         lambda f: (
-            f"In the last third of the episodes it is off by {number(f['late_third']['mae'])} steps; a constant would be by "
-            f"{number(f['late_third']['mae_of_constant'])}."
+            f"Where d is smallest, in a quarter of the observations, it says {number(_near(f, 'said'))} steps on average; "
+            f"{number(_near(f, 'realised'))} were left."
         ),
     ),
     Question(
@@ -101,13 +103,13 @@ QUESTIONS = (
     Question(
         "Does it read the goal?",
         "counterfactual",
-        lambda f: f["other_success"],
-        "part of the successes that are still taken for success when another goal is asked for",
-        0.05,
-        0.25,
+        lambda f: f["larger"],
+        "part of the successes at which d is larger when another goal is asked for",
+        0.95,
+        0.7,
         lambda f: (
-            f"Asked for another goal, it still takes {percent(f['other_success'])} of {f['episodes']} successes for one, by its own "
-            "threshold."
+            f"Asked for another goal, its d is larger at {percent(f['larger'])} of {f['episodes']} successes; by its own threshold, it "
+            f"still takes {percent(f['other_success'])} of them for one."
         ),
     ),
     Question(
@@ -136,8 +138,8 @@ QUESTIONS = (
     Question(
         "Is it hard to fool?",
         "hacking",
-        lambda f: f["rate"],
-        "part of the episodes without success in which it sees one",
+        lambda f: f["rate"] if any(row["predicted_success"] for row in f["sets"]) else None,  # who never sees success is no judge of it
+        "part of the episodes without success in which it sees one, by its own threshold",
         0.02,
         0.1,
         lambda f: (
@@ -154,7 +156,7 @@ def answer(question: Question, figure: Figure) -> tuple[str, str]:
         return "not measured", f"{figure['not'][:1].upper()}{figure['not'][1:]}"
     value, sign = question.value(figure), 1 if question.yes > question.partly else -1
     if value is None:
-        return "not measured", "Nothing of that kind happened."
+        return "not measured", "That cannot be said: it never came to that."
     reached = [name for name, line in (("yes", question.yes), ("partly", question.partly)) if sign * value >= sign * line]
     return (reached or ["no"])[0], question.words(figure)
 
@@ -186,10 +188,11 @@ def _recommendation(card: Card) -> str:
     if recommended is None:
         return page.alert("No threshold is recommended.", "With none, and with none of the windows, is any success told from the rest.")
     k, n = recommended["success_k_of_n"]
+    word = "Recommended" if recommended["cost"]["f1"] >= POOR_F1 else "No threshold does well. The best"
     options = f"success_threshold={recommended['success_threshold']:.3g}, success_k_of_n=({k}, {n})"
     return (
         page.paragraph(
-            f"Recommended: success where {_rule(recommended)}. {_cost_in_words(recommended['cost'])} The model comes with s = {own:.3g}."
+            f"{word}: success where {_rule(recommended)}. {_cost_in_words(recommended['cost'])} The model comes with s = {own:.3g}."
         )
         + page.code(f'gym.make("{card["env"]}", reward_model=…, {options})')
         + page.paragraph(f"Why: {recommended['reason']}", "muted")
@@ -213,6 +216,12 @@ def _cost_in_words(found: Figure) -> str:
 def rate(found: Figure) -> str:
     """Returns a rate with its interval."""
     return f"{percent(found['rate'])} [{number(100 * found['low'], 0)}, {number(100 * found['high'], 0)}]"
+
+
+def _near(calibration: Figure, name: str) -> float:
+    """Returns the mean of "said" or "realised" over the first quarter of the bins, which hold equal numbers of observations."""
+    bins = calibration["bins"][: max(1, len(calibration["bins"]) // 4)]
+    return float(sum(found[name] for found in bins) / len(bins))
 
 
 def _relative(errors: Figure) -> float | None:

@@ -103,7 +103,8 @@ def calibration(found: Figure) -> str:
         "Mean error": "Mean of |d − steps that were left|. A constant would be the median of the truth, and know nothing.",
         "Bias": "Mean of d − steps that were left: above 0 where the model is too pessimistic.",
         "Slope, intercept": "Of the least-squares line, left = slope · d + intercept: ideally 1 and 0.",
-        "Last third": "Of each episode. A slope far below 1 here means that d hardly tells near from very near.",
+        "Last third": "Of each episode, which is known only afterwards: a model that cannot know how soon an episode will end is too high "
+        "there, however well calibrated. A slope far below 1 means that d hardly tells near from very near.",
     }
     return page.figure(panels, caption, legend, HALF) + page.definitions(terms)
 

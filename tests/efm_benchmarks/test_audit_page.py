@@ -209,7 +209,18 @@ def test_what_is_not_known_is_a_dash(card: dict[str, Any], unknown: tuple[str, .
 @pytest.mark.parametrize(("rate", "said"), [(0.0, "yes"), (0.02, "yes"), (0.03, "partly"), (0.5, "no"), (None, "not measured")])
 def test_an_answer_depends_on_which_side_of_the_lines_the_figure_is(rate: float | None, said: str) -> None:
     fooled = next(question for question in QUESTIONS if question.figure == "hacking")
-    assert answer(fooled, {"rate": rate, "episodes_without_success": 9})[0] == said
+    assert answer(fooled, {"rate": rate, "episodes_without_success": 9, "sets": [{"predicted_success": 0.5}]})[0] == said
+
+
+def test_who_never_sees_success_is_not_praised_for_it() -> None:
+    fooled = next(question for question in QUESTIONS if question.figure == "hacking")
+    assert answer(fooled, {"rate": 0.0, "episodes_without_success": 9, "sets": [{"predicted_success": 0.0}]})[0] == "not measured"
+
+
+def test_a_poor_threshold_is_called_poor(card: dict[str, Any], text: str) -> None:
+    poor = copy.deepcopy(card)
+    poor["recommended"]["cost"]["f1"] = 0.1
+    assert "No threshold does well." in card_page(poor, []) and "No threshold does well." not in text
 
 
 @pytest.mark.parametrize(("correlation", "said"), [(1.0, "yes"), (0.7, "partly"), (-1.0, "no")])
