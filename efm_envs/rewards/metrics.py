@@ -77,24 +77,6 @@ def in_last_part(lengths: Sequence[int], part: float = 1 / 3) -> Array:
     return np.concatenate([np.arange(n) >= np.floor((1 - part) * n + 1e-9) for n in lengths])
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A line with a band: `mean`, `low` and `high` at `x`, each (K,)."""
-
-    x: Array
-    mean: Array
-    low: Array
-    high: Array
-
-
-def in_bins(x: Array, y: Array, width: float, band: tuple[float, float] = (0.1, 0.9), at_least: int = 20) -> Curve:
-    """Returns the mean of y (M,) and the range between two of its quantiles, in bins of x (M,) that hold enough observations."""
-    bins = np.floor(x / width)
-    groups = [bins == b for b in np.unique(bins) if (bins == b).sum() >= at_least]
-    rows = [(x[g].mean(), y[g].mean(), *np.quantile(y[g], band)) for g in groups]
-    return Curve(*np.array(rows, np.float64).reshape(-1, 4).T)
-
-
 # -- distributions: probabilities of bins, uniform within each ------------------------------------------------------------------------
 # A last bin that is open (its upper edge is infinite) counts as lying wholly at its lower edge.
 

@@ -98,7 +98,7 @@ def make_card() -> dict[str, Any]:
         "figures": figures,
         "recommended": vars(recommended),
     }
-    return finite(card)  # type: ignore[no-any-return]
+    return dict(finite(card))
 
 
 def make_strip(succeeds: bool, frames: int = 8, has_band: bool = True, notes: dict[str, Any] | None = None) -> Strip:
