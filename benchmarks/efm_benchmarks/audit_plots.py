@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MODEL, TRUTH, EARLY, ALARM, OTHER = "sft", "ink", "ablation-3", "ablation-2", "muted"  # names of colours
 DASHES = (0, (5, 3))
 DOTS = (0, (1, 2))
+STEPS = "steps-mid"  # of curves over thresholds: each stands for those half-way to its neighbours
 KINDS = ("sft", "improve", "ablation-1", "ablation-2")  # of disturbances, one colour each
 KEYS: dict[str, tuple[str, dict[str, Any]]] = {  # what is drawn along an episode
     "d, what the model says": (MODEL, {"linewidth": 1.8}),
@@ -75,16 +76,15 @@ def _identity(axes: Axes, top: float) -> None:
 
 def operating_curve(axes: Axes, thresholds: Sequence[float], window: Mapping[str, Any]) -> None:
     """Draws what share of the episodes turns out how, for each threshold s."""
-    lines = {"recall": (MODEL, "-"), "precision": (TRUTH, "-"), "early": (EARLY, "-"), "false_alarms": (ALARM, "-")}
-    for name, (colour, style) in lines.items():
-        axes.plot(thresholds, 100 * numbers(window[name]), color=light(colour), linewidth=1.6, linestyle=style)
-    axes.plot(thresholds, 100 * numbers(window["f1"]), color=light("improve"), linewidth=2.6)
+    for name, colour in {"recall": MODEL, "precision": TRUTH, "early": EARLY, "false_alarms": ALARM}.items():
+        axes.plot(thresholds, 100 * numbers(window[name]), color=light(colour), linewidth=1.6, drawstyle=STEPS)
+    axes.plot(thresholds, 100 * numbers(window["f1"]), color=light("improve"), linewidth=2.6, drawstyle=STEPS)
     axes.set(ylim=(0, 103), xlabel="threshold s [steps]")
 
 
 def delay(axes: Axes, thresholds: Sequence[float], window: Mapping[str, Any]) -> None:
     """Draws how many steps after success it is told."""
-    axes.plot(thresholds, numbers(window["delay"]), color=light(MODEL), linewidth=1.8)
+    axes.plot(thresholds, numbers(window["delay"]), color=light(MODEL), linewidth=1.8, drawstyle=STEPS)
     axes.set(xlabel="threshold s [steps]")
     axes.set_ylim(bottom=0)
 
@@ -92,8 +92,8 @@ def delay(axes: Axes, thresholds: Sequence[float], window: Mapping[str, Any]) ->
 def windows(axes: Axes, thresholds: Sequence[float], found: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> None:
     """Draws F1 for each window, the chosen one above the others."""
     for window in found:
-        axes.plot(thresholds, 100 * numbers(window["f1"]), color=light(OTHER), linewidth=1, alpha=0.7)
-    axes.plot(thresholds, 100 * numbers(chosen["f1"]), color=light("improve"), linewidth=2.6)
+        axes.plot(thresholds, 100 * numbers(window["f1"]), color=light(OTHER), linewidth=1, alpha=0.7, drawstyle=STEPS)
+    axes.plot(thresholds, 100 * numbers(chosen["f1"]), color=light("improve"), linewidth=2.6, drawstyle=STEPS)
     axes.set(ylim=(0, 103), xlabel="threshold s [steps]")
 
 
@@ -104,7 +104,8 @@ def thresholds(axes: Axes, s: Sequence[float], window: Mapping[str, Any], recomm
     axes.axvline(own, color=light(OTHER), linewidth=1.2, linestyle=DOTS)
     if recommended is not None:
         axes.axvline(recommended, color=light(TRUTH), linewidth=1.2, linestyle=DASHES)
-    axes.set_xlim(0, 1.25 * max(*np.asarray(s)[f1 >= f1.max() / 2], *marks, 1e-3))
+    after = min(int(np.flatnonzero(f1 >= f1.max() / 2)[-1]) + 1, len(s) - 1)
+    axes.set_xlim(0, 1.1 * max(s[after], *marks, 1e-3))
 
 
 def reaction(axes: Axes, found: Mapping[str, Any]) -> None:
