@@ -72,7 +72,7 @@ def run(
             config = audit.config_for(reward, env_id, None, recipe.options, **counts)
             command = f"python benchmarks/cards.py run --episodes {episodes} --states {states} --rollouts {rollouts} {env_id}"
             card, strips = audit.run(reward, config, here, command=command, report=report)[::2]
-        audit.write_card(STORED / f"{env_id}.json", {**card, "reward": {"id": "checkpoint"}})
+        audit.write_card(STORED / f"{env_id}.json", {**card, "reward": {"id": "checkpoint"}, "adopted": True})
         STRIPS.mkdir(parents=True, exist_ok=True)
         strip_figure(strips).savefig(STRIPS / f"{env_id}.png", dpi=100)
 

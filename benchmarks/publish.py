@@ -47,9 +47,9 @@ def readme(check: Annotated[bool, tyro.conf.arg(help="Change nothing; fail if RE
 
 def with_tables(text: str) -> str:
     """Returns README's text with the table of each stored result between its markers."""
-    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
-        table = report.markdown_table(json.loads((folder / "results.json").read_text()))
-        text = pages.with_block(text, f"results/{folder.name}", table)
+    for results in sorted(RESULTS.glob("*/results.json")):
+        table = report.markdown_table(json.loads(results.read_text()))
+        text = pages.with_block(text, f"results/{results.parent.name}", table)
     return pages.with_block(text, "results/speed", speed.readme_table(speed.load(RESULTS / "speed.json")))
 
 

@@ -20,6 +20,7 @@ class CheckpointRewardModel(RewardModel):
 
     Args:
         path: a run's folder, or its steps_to_go.safetensors.
+        audited: whether it takes the threshold that an audit recommended, if there was one.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -27,8 +28,8 @@ class CheckpointRewardModel(RewardModel):
 
     id = "checkpoint"
 
-    def __init__(self, path: str) -> None:
-        self.path = str(path)
+    def __init__(self, path: str, audited: bool = True) -> None:
+        self.path, self.audited = str(path), audited
         file = find_checkpoint(path, "steps_to_go")
         tensors, config = load_checkpoint(file, "steps_to_go")
         self.network = StepsToGoNetwork.from_config(config["model"]).requires_grad_(False)
@@ -37,7 +38,7 @@ class CheckpointRewardModel(RewardModel):
         self.needs = self.network.inputs.names
         self.success_threshold = config["success_threshold"]
         self._fingerprint = fingerprint(file)
-        recommended = _recommended(card_beside(file), self._fingerprint)
+        recommended = _recommended(card_beside(file), self._fingerprint) if audited else None
         if recommended is not None:
             self.success_threshold = float(recommended["success_threshold"])
             k, n = recommended["success_k_of_n"]
@@ -49,8 +50,8 @@ class CheckpointRewardModel(RewardModel):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The path."""
-        return {"id": self.id, "path": self.path}
+        """The path, and that an audit's advice is not taken."""
+        return {"id": self.id, "path": self.path, **({} if self.audited else {"audited": False})}
 
     @property
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from efm_agents.checkpoint import find_checkpoint, load_checkpoint, write_atomically
 from efm_agents.reward_model import card_beside
 from efm_agents.run import Report, no_report, versions
+from efm_benchmarks.audit_answers import near
 from efm_benchmarks.audit_sets import TestSet, collect_sets, test_sets
 from efm_benchmarks.policies import EXPERT, make_policy, task_of
 from efm_envs.data import Episode
@@ -27,6 +28,7 @@ from efm_envs.rewards.base import needed_names
 from efm_envs.task import Array, Goals
 
 FORMAT = "efm.card/1"
+LEAST_F1 = 0.5  # of a threshold that a model takes over
 DEMONSTRATORS = ("human", "clean")  # the first of these that a task has
 
 
@@ -104,7 +106,7 @@ class Audit:
         self.signal = RewardSignal(self.model, 1)
         self.demonstrator = next((style for style in DEMONSTRATORS if style in self.task.experts), None)
         self.policy = None if config.policy is None else make_policy(config.policy, config.env)
-        self.sets: list[TestSet] = test_sets(self.policy, self.demonstrator)
+        self.sets: list[TestSet] = test_sets(self.policy, self.demonstrator, config.policy)
         self.judged: dict[str, list[Judged]] = {}
 
     def collect(self) -> None:
@@ -267,18 +269,28 @@ def run(
         config: the settings.
         out: folder.
         command: that does this.
-        adopt: leave the card beside a checkpoint, too, which then takes the recommended threshold.
+        adopt: leave the card beside a checkpoint, too, which then takes the recommended threshold, if that is worth it.
         report: is told about progress.
     """
     from efm_benchmarks.audit_page import card_page
 
-    card, strips = audit(reward, config, out, command=command, report=report)
+    is_checkpoint = isinstance(reward, Mapping) and reward.get("id") == "checkpoint"
+    asked = {**reward, "audited": False} if is_checkpoint else reward  # its own threshold is the one before any audit
+    card, strips = audit(asked, config, out, command=command, report=report)
+    if is_checkpoint:
+        card["reward"] = dict(reward)
+    card = finite({**card, "adopted": adopt and is_checkpoint and is_adoptable(card)})
     write_card(out / "card.json", card)
     page = out / "card.html"
-    write_atomically(page, card_page(finite(card), strips).encode())
-    if adopt and isinstance(reward, Mapping) and reward.get("id") == "checkpoint":
+    write_atomically(page, card_page(card, strips).encode())
+    if card["adopted"]:
         write_card(card_beside(find_checkpoint(str(reward["path"]), "steps_to_go")), card)
-    return finite(card), page, strips
+    return card, page, strips
+
+
+def is_adoptable(card: Mapping[str, Any]) -> bool:
+    """Whether what is recommended tells success well enough to become a model's own: F1 of 0.5 or more."""
+    return card["recommended"] is not None and card["recommended"]["cost"]["f1"] >= LEAST_F1
 
 
 def in_short(card: Mapping[str, Any]) -> list[str]:
@@ -286,19 +298,18 @@ def in_short(card: Mapping[str, Any]) -> list[str]:
     figures, recommended = card["figures"], card["recommended"]
     lines = [f"{card['reward']['id']} in {card['env']}:"]
     if "all" in (calibration := figures["calibration"]):
-        whole, late = calibration["all"], calibration["late_third"]
-        lines.append(
-            f"error {_n(whole['mae'])} steps (a constant: {_n(whole['mae_of_constant'])}), bias {_n(whole['bias'])}; "
-            f"near success {_n(late['mae'])}"
-        )
+        whole, said, left = calibration["all"], near(calibration, "said"), near(calibration, "realised")
+        lines.append(f"error {_n(whole['mae'])} steps (of a constant: {_n(whole['mae_of_constant'])}), bias {_n(whole['bias'])}")
+        lines.append(f"where d is smallest it says {_n(said)} steps, and {_n(left)} were left")
     if "forward" in (order := figures["order"]):
         lines.append(f"order along good episodes {_n(order['forward'])} (1 is perfect), backwards {_n(order['backward'])}")
     hacking = figures["hacking"]
     lines.append(f"fooled in {_percent(hacking['rate'])} of {hacking['episodes_without_success']} episodes without success")
-    lines.append(f"{_n(figures['cost']['latency_ms_1'], 3)} ms a call, {_n(figures['cost']['latency_ms_64'], 3)} ms for 64")
+    lines.append(f"{_n(figures['cost']['latency_ms_1'], 4)} ms a call, {_n(figures['cost']['latency_ms_64'], 4)} ms for 64")
     if recommended is None:
         return [*lines, "no threshold tells success"]
-    return [*lines, str(recommended["reason"])]
+    taken = "taken over by the checkpoint" if card.get("adopted") else "not taken over"
+    return [*lines, f"recommended threshold, {taken}: {recommended['reason']}"]
 
 
 def _n(value: float | None, digits: int = 2) -> str:

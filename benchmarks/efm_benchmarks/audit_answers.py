@@ -48,14 +48,14 @@ QUESTIONS = (
     Question(
         "And near the goal?",
         "calibration",
-        lambda f: abs(_near(f, "said") - _near(f, "realised")) / max(1.0, _near(f, "realised")),
+        lambda f: abs(near(f, "said") - near(f, "realised")) / max(1.0, near(f, "realised")),
         "where d is smallest, in a quarter of the observations: distance between its mean and that of the steps that were left, as a part "
         "of these",
         0.15,
         0.4,
         lambda f: (
-            f"Where d is smallest, in a quarter of the observations, it says {number(_near(f, 'said'))} steps on average; "
-            f"{number(_near(f, 'realised'))} were left."
+            f"Where d is smallest, in a quarter of the observations, it says {number(near(f, 'said'))} steps on average; "
+            f"{number(near(f, 'realised'))} were left."
         ),
     ),
     Question(
@@ -218,7 +218,7 @@ def rate(found: Figure) -> str:
     return f"{percent(found['rate'])} [{number(100 * found['low'], 0)}, {number(100 * found['high'], 0)}]"
 
 
-def _near(calibration: Figure, name: str) -> float:
+def near(calibration: Figure, name: str) -> float:
     """Returns the mean of "said" or "realised" over the first quarter of the bins, which hold equal numbers of observations."""
     bins = calibration["bins"][: max(1, len(calibration["bins"]) // 4)]
     return float(sum(found[name] for found in bins) / len(bins))

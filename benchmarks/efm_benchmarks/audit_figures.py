@@ -26,12 +26,12 @@ from efm_envs.task import Array, Goal, Goals
 Figure = dict[str, Any]
 
 WINDOWS = ((1, 1), (2, 2), (2, 3), (3, 3), (3, 5), (5, 5))  # k of n, in the operating curve
-THRESHOLDS = 60  # of it
+THRESHOLDS = 100  # of it
 SEVERITIES = (0.02, 0.05, 0.1, 0.2)  # of noise, as a part of each number's spread, or of a picture's range
 OCCLUDED = (0.02, 0.05, 0.1, 0.2)  # part of a picture that a grey square covers
 LATENCY_BATCHES = (1, 64)
 LATENCY_CALLS, LATENCY_S = 200, 2.0  # calls that are timed, and when it is enough
-FRAMES, FRAME_SIZE = 8, (128, 128)  # above each strip
+FRAMES, FRAME_HEIGHT = 8, 144  # above each strip, in [pixels]
 STRIP_SETS = ("policy", "clean", "recoveries", "failures")  # of which an episode is shown
 BINS = 12  # of the calibration curve
 SHORTEST = 3  # control steps of an episode whose order is asked for
@@ -146,7 +146,7 @@ def success(one: Audit) -> Figure:
     episodes = [(j.said.steps_to_go, j.episode.is_success) for j in judged]
     if not any(is_success.any() for _, is_success in episodes):
         return {"not": "no episode of the test sets succeeded."}
-    curve = metrics.operating_curve(episodes, metrics.candidate_thresholds(episodes, THRESHOLDS), WINDOWS)
+    curve = metrics.operating_curve(episodes, metrics.candidate_thresholds(episodes, THRESHOLDS, WINDOWS), WINDOWS)
     own = metrics.operating_curve(episodes, np.array([one.signal.success_threshold]), [one.signal.success_k_of_n])
     recommended = metrics.recommend(curve)
     d, is_success = (np.concatenate(column) for column in zip(*episodes, strict=True))
@@ -580,7 +580,9 @@ def _strip(one: Audit, title: str, judged: Judged) -> Strip:
 
 def _frames(one: Audit, judged: Judged, times: Array) -> Array:
     """Returns pictures (F, H, W, 3) of an episode at some times."""
-    drawn = {"reward_model": "none", "render_mode": "rgb_array", "render_size": FRAME_SIZE}
+    height, width = one.task.render_size
+    size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
+    drawn = {"reward_model": "none", "render_mode": "rgb_array", "render_size": size}
     env = gym.make(one.config.env, disable_env_checker=True, **{**one.config.options, **drawn})
     seen: Any = env.unwrapped
     frames = []

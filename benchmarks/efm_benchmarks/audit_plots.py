@@ -34,10 +34,10 @@ KEYS: dict[str, tuple[str, dict[str, Any]]] = {  # what is drawn along an episod
     "the model says success": (MODEL, {"linestyle": "", "marker": "o", "markersize": 5}),
     "a slip": ("goal", {"linewidth": 9, "alpha": 0.6}),
 }
-WIDTH_INCHES, STRIP_INCHES, LEGEND_INCHES = 9.6, 3.5, 0.55
+WIDTH_INCHES, LEGEND_INCHES = 9.6, 0.55
+TITLE_INCHES, LINES_INCHES, PLOT_INCHES, AXIS_INCHES = 0.35, 0.25, 1.35, 0.5  # of a strip, from above, but for its pictures
 SLOTS = 8  # for frames above a strip, more if there are more
-LEFT, RIGHT = 0.06, 0.985  # of the axes, as parts of a strip's width; and bottom and height, of its height:
-FRAMES, PLOT = (0.59, 0.318), (0.135, 0.385)
+LEFT, RIGHT = 0.06, 0.985  # of the axes, as parts of a strip's width
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> Array:
@@ -163,18 +163,27 @@ def hacking(axes: Axes, sets: Sequence[Mapping[str, Any]]) -> None:
 
 def strip_figure(strips: Sequence["Strip"], legend: bool = True) -> Figure:
     """Returns episodes below each other: pictures, and below them d along the episode, its 10–90 % band, and the truth."""
-    heights = [LEGEND_INCHES if legend else 0.0, *[STRIP_INCHES] * len(strips)]
+    frames = [_frames_inches(strip) for strip in strips]
+    heights = [LEGEND_INCHES if legend else 0.0, *(TITLE_INCHES + inches + LINES_INCHES + PLOT_INCHES + AXIS_INCHES for inches in frames)]
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH_INCHES, sum(heights)), facecolor="white")
         parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for part, strip in zip(parts[1:], strips, strict=True):
-            upper, lower = (part.add_axes((LEFT, bottom, RIGHT - LEFT, height)) for bottom, height in (FRAMES, PLOT))
+        for part, strip, inches, whole in zip(parts[1:], strips, frames, heights[1:], strict=True):
+            below = AXIS_INCHES + PLOT_INCHES + LINES_INCHES
+            upper = part.add_axes((LEFT, below / whole, RIGHT - LEFT, inches / whole))
+            lower = part.add_axes((LEFT, AXIS_INCHES / whole, RIGHT - LEFT, PLOT_INCHES / whole))
             upper.set_title(strip.title, pad=5, fontweight="normal")
             _steps_to_go(lower, strip)
             _frames(upper, lower, strip)
         if legend:
             parts[0].legend(handles=_handles(), loc="upper center", ncols=4, frameon=False)
     return figure
+
+
+def _frames_inches(strip: "Strip") -> float:
+    """Returns how high the pictures are that stand side by side."""
+    height, width = strip.frames.shape[1:3]
+    return WIDTH_INCHES * (RIGHT - LEFT) / max(len(strip.frames), SLOTS) * height / width
 
 
 def _handles() -> list[Artist]:

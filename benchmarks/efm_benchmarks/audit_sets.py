@@ -143,16 +143,18 @@ class Mixed:
         return other if self._rng.random() < self._part else action
 
 
-def test_sets(policy: PolicyOrFactory | None, demonstrator: str | None) -> list[TestSet]:
+def test_sets(policy: PolicyOrFactory | None, demonstrator: str | None, policy_name: str | None = None) -> list[TestSet]:
     """Returns the sets for an env: those that need an expert only where there is one.
 
     Args:
         policy: whose steps the reward model is to predict; None leaves its set out.
         demonstrator: style of the expert that acts as demonstrators do; None where the task has no experts.
+        policy_name: for people.
     """
     sets = []
     if policy is not None:
-        sets.append(TestSet("policy", "the policy that the model is to judge", lambda envs, length: _bound(policy, envs)))
+        words = f"{policy_name or 'the policy'}, whose steps the model is to predict"
+        sets.append(TestSet("policy", words, lambda envs, length: _bound(policy, envs)))
     if demonstrator is not None:
         sets += _expert_sets(demonstrator)
     sets.append(TestSet("random", "random actions, some of them kept for a while", lambda envs, length: Wanderer(envs)))

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from efm_benchmarks.audit_answers import near
 from efm_benchmarks.pages import markdown
 
 COLUMNS = (
     "Env",
     "Error of d (of a constant)",
-    "In the last third: slope",
+    "Slope",
+    "Where d is smallest: said, left",
     "80 % band holds",
     "Order",
     "AUROC",
@@ -36,7 +38,8 @@ def row(card: Mapping[str, Any]) -> list[str]:
     return [
         f"`{card['env']}`",
         f"{calibration['all']['mae']:.1f} ({calibration['all']['mae_of_constant']:.1f})",
-        f"{calibration['late_third']['slope']:.2f}",
+        f"{calibration['all']['slope']:.2f}",
+        f"{near(calibration, 'said'):.1f}, {near(calibration, 'realised'):.1f}",
         _percent(figures["distribution"].get("coverage", {}).get("0.8")),
         f"{figures['order']['forward']:.2f}",
         f"{success['auroc']:.2f}",

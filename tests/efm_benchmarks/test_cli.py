@@ -81,16 +81,27 @@ def test_an_audit_writes_a_card_and_a_page_and_recommends_a_threshold(efm: Efm, 
     assert str(tmp_path / "card.html") in done.out
 
 
-def test_an_audit_of_a_run_takes_its_env_and_leaves_it_the_recommended_threshold(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+def test_an_audit_of_a_run_takes_its_env_and_leaves_it_the_recommended_threshold(
+    runs: Runs, efm: Efm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("efm_benchmarks.audit.LEAST_F1", 0.0)  # this run has learned next to nothing
+    run, spec = tmp_path / "sft", {"id": "checkpoint", "path": str(tmp_path / "sft")}
+    shutil.copytree(runs.sft, run)
+    before = make_reward_model(spec).success_threshold
+    efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--no-adopt")
+    assert make_reward_model(spec).success_threshold == before
+    for _ in range(2):  # a second audit compares with the threshold before the first
+        card = parsed(efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--json"))
+        assert card["env"] == POINT_MASS and card["adopted"]
+        assert card["figures"]["success"]["own"]["success_threshold"] == pytest.approx(before, rel=1e-6)
+        assert make_reward_model(spec).success_threshold == card["recommended"]["success_threshold"]
+
+
+def test_a_threshold_that_tells_little_is_not_taken_over(runs: Runs, efm: Efm, tmp_path: Path) -> None:
     run = tmp_path / "sft"
     shutil.copytree(runs.sft, run)
-    card = parsed(efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--json"))
-    model = make_reward_model({"id": "checkpoint", "path": str(run)})
-    assert card["env"] == POINT_MASS and card["recommended"]["success_threshold"] == model.success_threshold
-    shutil.rmtree(run)
-    shutil.copytree(runs.sft, run)
-    efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit", "--no-adopt")
-    assert not list(run.rglob("*.card.json"))
+    done = efm("audit", "--reward", run, *SMALL_AUDIT, "--out", tmp_path / "audit")
+    assert "not taken over" in done.out and not list(run.rglob("*.card.json"))
 
 
 def test_stored_episodes_are_judged_by_any_model(runs: Runs, efm: Efm, tmp_path: Path) -> None:

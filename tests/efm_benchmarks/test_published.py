@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from efm_benchmarks import recipe
+from efm_benchmarks import audit, recipe
 from efm_benchmarks.config import RecipeConfig
 from efm_envs.evaluation import EpisodeRecord
 from tests.scripts import load_script
@@ -79,3 +79,13 @@ def test_no_discounting_and_no_future_are_worse(results: dict[str, Any]) -> None
     improved, one_step, undiscounted = (row(results, stage) for stage in ("improve", "improve-gamma-0", "improve-gamma-1"))
     assert all(a < b for a, b in zip(improved["steps_per_seed"], one_step["steps_per_seed"], strict=True))
     assert all(a < b / 2 for a, b in zip(improved["steps_per_seed"], undiscounted["steps_per_seed"], strict=True))
+
+
+def test_stored_cards_are_of_learned_models_and_the_page_shows_them() -> None:
+    cards = {path.stem: json.loads(path.read_text()) for path in (ROOT / "benchmarks/results/cards").glob("*.json")}
+    assert set(cards) == {"EFM-PointMass-v0", "EFM-LanguageTable4-v0", "EFM-InsertEE-v0"}
+    for env_id, card in cards.items():
+        assert card["env"] == env_id and card["format"] == audit.FORMAT and card["command"].endswith(env_id)
+        own, recommended = card["figures"]["success"]["own"], card["recommended"]
+        assert recommended["cost"]["f1"] > own["cost"]["f1"] and own["success_threshold"] != recommended["success_threshold"]
+    load_script("benchmarks/cards.py").docs(check=True)
