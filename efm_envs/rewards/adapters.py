@@ -11,7 +11,7 @@ import inspect
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -103,7 +103,10 @@ class CallableRewardModel(ConvertedRewardModel):
 
     Attributes:
         function: the callable.
+        argument: name of the argument that it is.
     """
+
+    argument: ClassVar[str] = "function"
 
     def __init__(
         self,
@@ -121,10 +124,14 @@ class CallableRewardModel(ConvertedRewardModel):
         threshold = None if success_threshold == 0.5 else success_threshold
         self._options = {**(options or {}), **given(success_threshold=threshold, version=version)}
 
+    def content(self) -> str:
+        """Returns a hash of what the callable does."""
+        return content_hash(self.function)
+
     @property
     def spec(self) -> dict[str, Any]:
         """Where the callable is, and the options. It rebuilds the model if the callable can be imported from there."""
-        return {"id": self.id, "function": self._path, **self._options}
+        return {"id": self.id, self.argument: self._path, **self._options}
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +140,7 @@ class CallableRewardModel(ConvertedRewardModel):
         Raises:
             RewardModelError: what it does cannot be read, and there is no version.
         """
-        does = content_hash(self.function) if self._version is None else self._version
+        does = self.content() if self._version is None else self._version
         return hashlib.sha256(json.dumps([self.id, self._options, does], sort_keys=True).encode()).hexdigest()[:16]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CallableRewardModel":

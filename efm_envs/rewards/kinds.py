@@ -197,7 +197,10 @@ def _probabilities(unit: Unit, output: Any, batch: int, who: str) -> Array:
 
 
 def _numbers(output: Any, shape: tuple[int, ...], what: str, who: str) -> Array:
-    array = np.asarray(output)
+    try:
+        array = np.asarray(output)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tuple of several things, a tensor on a GPU
+        raise RewardModelError(f"{who} returned {what} of type {type(output).__name__}; expected an array of {shape} ({error}).") from error
     if array.dtype.kind not in "fiub":
         raise RewardModelError(f"{who} returned {what} of dtype {array.dtype}; expected numbers.")
     if array.shape != shape:

@@ -148,6 +148,11 @@ def test_an_output_that_cannot_be_is_refused_with_the_envs_number(unit: dict[str
         converted(output, **unit)
 
 
+def test_an_output_of_several_things_is_refused() -> None:
+    with pytest.raises(RewardModelError, match=r"m returned steps-to-go of type tuple; expected an array of \(2,\)"):
+        to_steps(Unit("steps"), (np.ones(2), np.ones(3)), 2, control_dt_s=None, who="m")
+
+
 def test_changes_may_be_negative_but_are_numbers() -> None:
     with pytest.raises(RewardModelError, match=r"'m' returned nan steps of change for env 1; expected a finite number"):
         values(Unit("change", horizon_steps=5), np.array([-3.0, np.nan]), 2, "'m'")
