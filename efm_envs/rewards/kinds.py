@@ -10,6 +10,7 @@ First v = scale · output + offset, the output through a sigmoid before (a distr
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from efm_envs.errors import RewardModelError, one_of
 from efm_envs.rewards.base import CONTROL_DT, KINDS, Kind, StepsToGo
 from efm_envs.task import Array
 
+LARGEST = sys.float_info.max  # so that neither infinity nor NaN lies in a range
 SLACK = 1e-3  # what rounding in half precision may add to a probability or a progress
 WITH_HORIZON = ("progress", "change")
 WITH_EDGES = ("steps", "seconds", "progress")
@@ -33,14 +35,16 @@ class _Range(NamedTuple):
     low: float
     high: float
     slack: float
+    expected: str
 
 
+_FROM_0, _0_TO_1 = "a finite number, at least 0", "a number from 0 to 1"
 _RANGES = {
-    "steps": _Range("steps-to-go", 0.0, math.inf, 0.0),
-    "seconds": _Range("seconds", 0.0, math.inf, 0.0),
-    "progress": _Range("progress", 0.0, 1.0, SLACK),
-    "success": _Range("success probability", 0.0, 1.0, SLACK),
-    "change": _Range("steps of change", -math.inf, math.inf, 0.0),
+    "steps": _Range("steps-to-go", 0.0, LARGEST, 0.0, _FROM_0),
+    "seconds": _Range("seconds", 0.0, LARGEST, 0.0, _FROM_0),
+    "progress": _Range("progress", 0.0, 1.0, SLACK, _0_TO_1),
+    "success": _Range("success probability", 0.0, 1.0, SLACK, _0_TO_1),
+    "change": _Range("steps of change", -LARGEST, LARGEST, 0.0, "a finite number"),
 }
 
 
@@ -112,7 +116,7 @@ class Unit:
         if not _in_range(self.scale * edges + self.offset, _RANGES[self.kind]).all():
             raise RewardModelError(
                 f"edges {edges[0]:g} to {edges[-1]:g} do not lie in what {self.kind!r} can be, scale={self.scale} and "
-                f"offset={self.offset} included: {_expected(_RANGES[self.kind])}."
+                f"offset={self.offset} included: {_RANGES[self.kind].expected}."
             )
 
 
@@ -143,8 +147,8 @@ def values(unit: Unit, output: Any, batch: int, who: str) -> Array:
     is_right = _in_range(v, limits)
     if not is_right.all():
         env = int(np.argmin(is_right))
-        raise RewardModelError(f"{who} returned {_said(v, raw, env)} {limits.what} for env {env}; expected {_expected(limits)}.")
-    return np.clip(v, limits.low, limits.high)
+        raise RewardModelError(f"{who} returned {_said(v, raw, env)} {limits.what} for env {env}; expected {limits.expected}.")
+    return v if limits.slack == 0.0 else np.minimum(np.maximum(v, limits.low), limits.high)  # np.clip takes four times as long
 
 
 def after_change(unit: Unit, before: Array, gained: Array) -> Array:
@@ -209,13 +213,7 @@ def _numbers(output: Any, shape: tuple[int, ...], what: str, who: str) -> Array:
 
 
 def _in_range(v: Array, limits: _Range) -> Array:
-    return np.isfinite(v) & (v >= limits.low - limits.slack) & (v <= limits.high + limits.slack)
-
-
-def _expected(limits: _Range) -> str:
-    if limits.low == -math.inf:
-        return "a finite number"
-    return "a finite number, at least 0" if limits.high == math.inf else f"a number from {limits.low:g} to {limits.high:g}"
+    return (v >= limits.low - limits.slack) & (v <= limits.high + limits.slack)
 
 
 def _said(v: Array, raw: Array, env: int) -> str:
