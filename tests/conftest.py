@@ -20,8 +20,13 @@ import torch
 import efm_envs
 from efm_agents.checkpoint import save_checkpoint
 from efm_agents.model import Inputs, StepsToGoNetwork
+from efm_agents.reward_adapters import LeRobotRewardModel, TorchRewardModel
+from efm_envs.env import load_task
 from efm_envs.observations import OBS_MODES
 from efm_envs.registration import registration
+from efm_envs.rewards import make_reward_model
+from efm_envs.rewards.adapters import ClassifierRewardModel, PairRewardModel, ProgressRewardModel, TransitionRewardModel
+from efm_envs.rewards.server import RewardServer
 from tests.efm_envs import fakes
 
 
@@ -55,7 +60,30 @@ REWARD_MODELS: dict[str, Callable[[str, Path], Any]] = {
     "delayed": lambda env_id, folder: {"id": "delayed", "model": {"id": "noisy", "episode_std": 2.0}, "delay": 3},
     "cached": lambda env_id, folder: {"id": "cached", "model": "noisy", "size": 30},
     "reader": lambda env_id, folder: fakes.Reader(),
+    "http": lambda env_id, folder: {"id": "http", "url": served_oracle().url},
+    "progress": lambda env_id, folder: ProgressRewardModel(fakes.clip_progress, 50.0, first_camera(env_id), frames=3),
+    "classifier": lambda env_id, folder: ClassifierRewardModel(fakes.chance, ("agent_pos",), logits=True),
+    "transition": lambda env_id, folder: TransitionRewardModel(fakes.gain, "agent_pos", 60.0),
+    "pair": lambda env_id, folder: PairRewardModel(fakes.picture_gain, 60.0, first_camera(env_id)),
+    "torch": lambda env_id, folder: TorchRewardModel(fakes.Head(), ("agent_pos",), kind="seconds"),
+    "lerobot": lambda env_id, folder: LeRobotRewardModel(
+        fakes.Brightness(), {first_camera(env_id): "observation.images.top"}, kind="success"
+    ),
 }
+REFUSED = {"slow"}  # in simulated time
+
+
+@functools.cache
+def served_oracle() -> RewardServer:
+    """A server that lasts as long as the tests do."""
+    return RewardServer(make_reward_model("oracle")).start()
+
+
+@functools.cache
+def first_camera(env_id: str) -> str:
+    """The observation that holds the pictures of an id's first camera."""
+    row = registration(env_id)
+    return f"pixels/{load_task(row.task, row.task_options).cameras[0]}"
 
 
 @functools.cache

@@ -52,7 +52,7 @@ class RewardModel(abc.ABC):
         history: k for each needed name that it reads with its past: (B, k, …) instead of (B, …), the oldest first. What was before
             an episode's first observation is that first observation.
         kind: what its d comes from: "steps", "seconds", "progress" (0..1), "success" (a probability: d lies in 0..1 and counts no
-            steps) or "change" (of progress, added up).
+            steps) or "change" (the steps that the last action gained, added up).
         task: name of the task it was made for; None means any. An env of another task refuses it.
         success_threshold: s in success 1[d ≤ s], in [control steps], where `gym.make` is not told another.
         success_k_of_n: success is predicted where d ≤ s in k of the last n observations of the episode, likewise.

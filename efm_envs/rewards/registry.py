@@ -27,6 +27,11 @@ _registered: dict[str, str | Factory] = {
     "cached": "efm_envs.rewards.wrapping:CachedRewardModel",
     "slow": "efm_envs.rewards.wrapping:SlowRewardModel",
     "http": "efm_envs.rewards.http:HTTPRewardModel",
+    "function": "efm_envs.rewards.adapters:FunctionRewardModel",
+    "progress": "efm_envs.rewards.adapters:ProgressRewardModel",
+    "classifier": "efm_envs.rewards.adapters:ClassifierRewardModel",
+    "transition": "efm_envs.rewards.adapters:TransitionRewardModel",
+    "pair": "efm_envs.rewards.adapters:PairRewardModel",
 }
 
 

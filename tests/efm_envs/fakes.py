@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from efm_envs.env import EFMEnv
 from efm_envs.experts.base import Expert
@@ -35,6 +36,40 @@ class Reader(RewardModel):
     def steps_to_go(self, observations: Mapping[str, Array], goals: Goals) -> StepsToGo:
         now = [np.abs(observations[name].reshape(len(goals), -1)).sum(axis=1) for name in self.needs[1:]]
         return StepsToGo(1.0 + np.sum(now, axis=0))
+
+
+def clip_progress(frames: Array, instructions: list[str]) -> Array:
+    """How bright each of the last frames is, (B, T)."""
+    return np.asarray(frames.mean(axis=(2, 3, 4)) / 255.0)
+
+
+def chance(position: Array) -> Array:
+    """The logit of a success probability."""
+    return -np.abs(position[:, 0].astype(np.float64))
+
+
+def gain(state: Array, action: Array, next_state: Array, done: Array) -> Array:
+    """A reward of transitions."""
+    return np.asarray((next_state - state).astype(np.float64).sum(axis=1) - 0.01 * np.abs(action).sum(axis=1))
+
+
+def picture_gain(before: Array, after: Array, instructions: list[str]) -> Array:
+    """How much brighter it has become."""
+    return np.asarray((after.mean(axis=(1, 2, 3)) - before.mean(axis=(1, 2, 3))) / 255.0)
+
+
+class Head(torch.nn.Module):
+    """Seconds left, from positions."""
+
+    def forward(self, position: torch.Tensor) -> torch.Tensor:
+        return position.double().abs().sum(dim=1)
+
+
+class Brightness(torch.nn.Module):
+    """A model with LeRobot's interface."""
+
+    def compute_reward(self, batch: dict[str, Any]) -> torch.Tensor:
+        return torch.as_tensor(batch["observation.images.top"]).mean(dim=(1, 2, 3))
 
 
 class Scripted(RewardModel):

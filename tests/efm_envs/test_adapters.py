@@ -13,7 +13,7 @@ import pytest
 
 import efm_envs
 from efm_envs.errors import RewardModelError
-from efm_envs.rewards import FunctionRewardModel, RewardModel, RewardSignal, StepsToGo, make_reward_model, registry
+from efm_envs.rewards import FunctionRewardModel, RewardModel, RewardSignal, StepsToGo, make_reward_model
 from efm_envs.rewards.adapters import (
     ClassifierRewardModel,
     ConvertedRewardModel,
@@ -26,15 +26,6 @@ from efm_envs.rewards.kinds import Unit
 from efm_envs.task import Array, Goal, Goals
 from efm_envs.testing import check_reward_model
 from tests.efm_envs.fakes import POINT_MASS
-
-ADAPTERS = [FunctionRewardModel, ProgressRewardModel, ClassifierRewardModel, TransitionRewardModel, PairRewardModel]
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for adapter in ADAPTERS:
-        monkeypatch.setitem(registry._registered, adapter.id, adapter)
-
 
 # -- somebody's models ------------------------------------------------------------------------------------------------------------
 

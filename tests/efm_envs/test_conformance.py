@@ -7,15 +7,21 @@ import gymnasium as gym
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+import efm_envs
 from efm_envs import testing
+from tests.conftest import REFUSED, REWARD_MODELS
 
 
 def test_every_env_keeps_every_law(env_id: str, obs_mode: str) -> None:
     testing.check_task(env_id, obs_mode=obs_mode)
 
 
+def test_every_registered_reward_model_is_among_those_that_are_checked() -> None:
+    assert set(efm_envs.reward_models()) <= {*REWARD_MODELS, *REFUSED}
+
+
 def test_every_reward_model_keeps_every_law(env_id: str, reward_model: Any) -> None:
-    testing.check_reward_model(reward_model, env_id)
+    testing.check_reward_model(reward_model, env_id, image_size=(32, 32))
 
 
 def test_reward_models_keep_the_laws_in_every_obs_mode(env_id: str, obs_mode: str) -> None:
