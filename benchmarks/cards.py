@@ -54,7 +54,7 @@ def run(
     from efm_agents import sft
     from efm_agents.demonstrations import collect_file
     from efm_benchmarks import audit
-    from efm_benchmarks.audit_plots import strip_figure
+    from efm_benchmarks.audit.plots import strip_figure
     from efm_benchmarks.policies import task_of
     from efm_benchmarks.progress import progress
 
@@ -80,7 +80,7 @@ def run(
 @app.command
 def docs(check: Annotated[bool, arg(help="Change nothing; fail if the page is not current.")] = False) -> None:
     """Write the table of docs/reward_audit.md from what is stored."""
-    from efm_benchmarks.cards import table
+    from efm_benchmarks.audit.table import table
 
     cards = [json.loads(path.read_text()) for env_id in RECIPES if (path := STORED / f"{env_id}.json").is_file()]
     stale = f"{PAGE.name}'s table is not that of {STORED.name}/: run `python benchmarks/cards.py docs`."

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from efm_benchmarks import audit, audit_sets
+from efm_benchmarks import audit
 from efm_benchmarks.audit import AuditConfig
+from efm_benchmarks.audit.sets import test_sets as sets_of
 from efm_envs.data import load_episodes
 from efm_envs.errors import EFMError, RewardModelError, UnknownNameError
 from efm_envs.rewards import FunctionRewardModel
@@ -179,5 +180,5 @@ def test_an_env_without_experts_can_be_audited(tmp_path: Path) -> None:
 
 
 def test_the_sets_module_knows_its_mixes() -> None:
-    names = [s.name for s in audit_sets.test_sets(None, "human")]
+    names = [s.name for s in sets_of(None, "human")]
     assert names == ["clean", "recoveries", "failures", "mixed-25", "mixed-50", "random"]

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from efm_benchmarks import audit_answers, plots
+from efm_benchmarks import plots
 from efm_benchmarks.audit import Judged, finite
-from efm_benchmarks.audit_answers import QUESTIONS, answer
-from efm_benchmarks.audit_figures import Strip
-from efm_benchmarks.audit_page import card_page
-from efm_benchmarks.audit_plots import strip_figure
+from efm_benchmarks.audit.answers import ANSWERS, QUESTIONS, answer
+from efm_benchmarks.audit.page import card_page
+from efm_benchmarks.audit.plots import strip_figure
+from efm_benchmarks.audit.strips import Strip
 from efm_envs.data import Episode
 from efm_envs.relabelling import Judgement
 from efm_envs.rewards import metrics
@@ -231,7 +231,7 @@ def test_of_some_figures_more_is_better(correlation: float, said: str) -> None:
 
 def test_every_question_is_answered_by_a_figure_and_every_answer_has_a_colour(card: dict[str, Any]) -> None:
     found = {**card["figures"], "recommended": card["recommended"]}
-    assert {answer(question, found[question.figure])[0] for question in QUESTIONS} <= set(audit_answers.ANSWERS)
+    assert {answer(question, found[question.figure])[0] for question in QUESTIONS} <= set(ANSWERS)
 
 
 @pytest.mark.parametrize("frames", [3, 8, 10])

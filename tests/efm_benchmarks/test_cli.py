@@ -84,7 +84,7 @@ def test_an_audit_writes_a_card_and_a_page_and_recommends_a_threshold(efm: Efm, 
 def test_an_audit_of_a_run_takes_its_env_and_leaves_it_the_recommended_threshold(
     runs: Runs, efm: Efm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("efm_benchmarks.audit.LEAST_F1", 0.0)  # this run has learned next to nothing
+    monkeypatch.setattr("efm_benchmarks.audit.card.LEAST_F1", 0.0)  # this run has learned next to nothing
     run, spec = tmp_path / "sft", {"id": "checkpoint", "path": str(tmp_path / "sft")}
     shutil.copytree(runs.sft, run)
     before = make_reward_model(spec).success_threshold

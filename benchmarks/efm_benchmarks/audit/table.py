@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from efm_benchmarks.audit_answers import near
+from efm_benchmarks.audit.answers import near
 from efm_benchmarks.pages import markdown
 
 COLUMNS = (

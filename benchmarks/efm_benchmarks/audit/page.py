@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from efm_benchmarks import audit_plots, page, plots
-from efm_benchmarks.audit_answers import Card, Figure, in_short, percent, rate
+from efm_benchmarks import page, plots
+from efm_benchmarks.audit import plots as audit_plots
+from efm_benchmarks.audit.answers import Card, Figure, in_short, percent, rate
 from efm_benchmarks.tables import UNKNOWN, number
 
 if TYPE_CHECKING:
-    from efm_benchmarks.audit_figures import Strip
+    from efm_benchmarks.audit.strips import Strip
 
 RATES = {"recall": "Recall", "precision": "Precision", "early": "Early", "missed": "Missed", "false_alarms": "False alarms"}
 TERMS = {

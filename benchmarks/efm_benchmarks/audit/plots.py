@@ -18,7 +18,7 @@ from efm_benchmarks.plots import STYLE, light
 from efm_envs.task import Array
 
 if TYPE_CHECKING:
-    from efm_benchmarks.audit_figures import Strip
+    from efm_benchmarks.audit.strips import Strip
 
 MODEL, TRUTH, EARLY, ALARM, OTHER = "sft", "ink", "ablation-3", "ablation-2", "muted"  # names of colours
 DASHES = (0, (5, 3))
