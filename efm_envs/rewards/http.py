@@ -34,20 +34,17 @@ class HTTPRewardModel(RewardModel):
     id = "http"
 
     def __init__(self, url: str = "http://127.0.0.1:8765", timeout_s: float = 10.0, retries: int = 2) -> None:
-        parts = urlsplit(str(url))
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EFMError(f'url is like "http://127.0.0.1:8765"; got {url!r}.')
-        if not 0 < timeout_s < float("inf") or type(retries) is not int or retries < 0:
+        _check_url(url)
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf") or type(retries) is not int or retries < 0:
             raise EFMError(f"timeout_s is above 0 and retries a whole number from 0; got {timeout_s!r} and {retries!r}.")
-        self.url, self.timeout_s, self.retries = str(url).rstrip("/"), float(timeout_s), retries
+        self.url, self.timeout_s, self.retries = url.rstrip("/"), float(timeout_s), retries
         self._connection: http.client.HTTPConnection | None = None
         self._process = os.getpid()
         self._declare(self._described())
 
     def steps_to_go(self, observations: Mapping[str, Array], goals: Goals) -> StepsToGo:
         """Asks the server about the whole batch."""
-        question = pack({**observations, GOAL_STATES: goals.states}, instructions=goals.instructions)
-        body = self._ask("POST", STEPS_PATH, question)
+        body = self._ask("POST", STEPS_PATH, self._question(observations, goals))
         try:
             facts, arrays = unpack(body)
         except WireError as error:
@@ -84,6 +81,18 @@ class HTTPRewardModel(RewardModel):
         with contextlib.suppress(AttributeError, OSError):
             self.close()
 
+    def _question(self, observations: Mapping[str, Array], goals: Goals) -> bytes:
+        try:
+            question = pack({**observations, GOAL_STATES: goals.states}, instructions=goals.instructions)
+        except WireError as error:
+            raise RewardModelError(f"the reward model at {self.url} cannot be asked: {error}") from error
+        if len(question) > self._max_bytes:
+            raise RewardModelError(
+                f"a question about {len(goals)} envs has {len(question)} bytes, and the server at {self.url} takes {self._max_bytes:.0f}: "
+                "start it with a larger --max-mb, or ask about fewer envs."
+            )
+        return question
+
     def _declare(self, said: dict[str, Any]) -> None:
         try:
             self.needs = None if said["needs"] is None else tuple(map(str, said["needs"]))
@@ -94,6 +103,7 @@ class HTTPRewardModel(RewardModel):
             k, n = said["success_k_of_n"]
             self.success_k_of_n = (int(k), int(n))
             self._fingerprint = str(said["fingerprint"])
+            self._max_bytes = float(said.get("max_bytes", "inf"))
             if self.kind not in KINDS:
                 raise ValueError(f"kind {self.kind!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -143,6 +153,8 @@ class HTTPRewardModel(RewardModel):
         if len(answer) > MAX_ANSWER_BYTES:
             self.close()
             raise RewardModelError(f"the reward model at {self.url} answered with more than {MAX_ANSWER_BYTES} bytes.")
+        if response.length:  # what was announced and did not come
+            raise http.client.IncompleteRead(answer, response.length)
         return response.status, answer
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -152,6 +164,16 @@ class HTTPRewardModel(RewardModel):
         return made
 
     _kinds: ClassVar[dict[str, Any]] = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+
+
+def _check_url(url: Any) -> None:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, AttributeError, TypeError):  # a port that is no number, or no string at all
+        fits = False
+    if not fits:
+        raise EFMError(f'url is like "http://127.0.0.1:8765"; got {url!r}.')
 
 
 def _error_in(answer: bytes) -> str:

@@ -4,15 +4,18 @@ It is on the standard library's server, so that the envs' base install can serve
 only, unless told otherwise.
 """
 
+import contextlib
 import http.server
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from efm_envs.errors import EFMError, RewardModelError
 from efm_envs.rewards.base import SEEN, RewardModel
@@ -34,7 +37,7 @@ class RewardServer:
     """Answers requests about one model, one at a time.
 
     Args:
-        model: without a memory.
+        model: without a memory. Its fingerprint is taken now: a model that becomes another one needs another server.
         host: address to listen on.
         port: 0 is any free one.
         max_bytes: of a request's body; a longer one is refused before it is read.
@@ -46,7 +49,8 @@ class RewardServer:
         url: where it is.
 
     Raises:
-        RewardModelError: a model with a memory.
+        RewardModelError: a model with a memory, or without a fingerprint.
+        EFMError: a limit that is none.
         OSError: it cannot listen there.
     """
 
@@ -66,8 +70,13 @@ class RewardServer:
                 f"reward model {model.id!r} remembers what it was shown, and a server does not know who asks. Serve the model inside it, "
                 f'and wrap it where it is used: {{"id": "{model.id}", "model": {{"id": "http", "url": …}}}}.'
             )
+        if not (timeout_s > 0 and max_bytes >= 1 and max_connections >= 1):
+            raise EFMError(
+                f"timeout_s is above 0, max_bytes and max_connections are at least 1; got {timeout_s}, {max_bytes} and {max_connections}."
+            )
         handler = type("Handler", (_Handler,), {"timeout": timeout_s, "max_bytes": max_bytes})
-        self._server = _Server((host, port), handler, model, max_connections, log)
+        facts = {**description(model), "max_bytes": max_bytes}
+        self._server = _Server((host, port), handler, model, facts, max_connections, log)
         self._thread: threading.Thread | None = None
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._server.server_port}"
@@ -83,12 +92,13 @@ class RewardServer:
         return self
 
     def close(self) -> None:
-        """Stops listening; more than once does no harm."""
+        """Stops listening, and ends the connections; more than once does no harm."""
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join()
             self._thread = None
         self._server.server_close()
+        self._server.hang_up()
 
     def __enter__(self) -> "RewardServer":
         return self.start()
@@ -112,12 +122,11 @@ def description(model: RewardModel) -> dict[str, Any]:
     }
 
 
-def answer(model: RewardModel, message: bytes) -> bytes:
-    """Returns the answer to a request's body.
+def question(model: RewardModel, message: bytes) -> tuple[dict[str, Array], Goals]:
+    """Returns the observations and goals in a request's body.
 
     Raises:
-        WireError: the body is no question that this model can be asked.
-        RewardModelError: the model returned what is no steps-to-go.
+        WireError: it is no question that this model can be asked.
     """
     facts, arrays = unpack(message)
     goals = _goals(facts, arrays)
@@ -126,10 +135,20 @@ def answer(model: RewardModel, message: bytes) -> bytes:
         raise WireError(
             f"reward model {model.id!r} needs {', '.join(map(repr, missing))}; got {', '.join(map(repr, arrays)) or 'nothing'}."
         )
-    said = model.steps_to_go(arrays, goals)
-    mean = checked_mean(model, said, len(goals))
-    columns = {"mean": mean} if said.edges is None or said.probs is None else {"mean": mean, "edges": said.edges, "probs": said.probs}
-    return pack(columns, fingerprint=model.fingerprint)
+    return arrays, goals
+
+
+def answer(model: RewardModel, observations: Mapping[str, Array], goals: Goals) -> dict[str, Array]:
+    """Returns what the model says, by name.
+
+    Raises:
+        RewardModelError: it is no steps-to-go.
+    """
+    said = model.steps_to_go(observations, goals)
+    columns = {"mean": checked_mean(model, said, len(goals))}
+    if said.edges is not None and said.probs is not None:
+        columns |= {"edges": np.asarray(said.edges), "probs": np.asarray(said.probs)}
+    return columns
 
 
 def _goals(facts: dict[str, Any], arrays: dict[str, Array]) -> Goals:
@@ -151,27 +170,41 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], handler: type[Any], model: RewardModel, max_connections: int, log: Log | None) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[Any],
+        model: RewardModel,
+        facts: dict[str, Any],
+        max_connections: int,
+        log: Log | None,
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.model, self.log, self.listens_to = model, log, address[0]
+        self.model, self.facts, self.log, self.listens_to = model, facts, log, address[0]
         self.asking = threading.Lock()  # models need not bear two questions at once
-        self._free = threading.BoundedSemaphore(max_connections)
+        self._max_connections = max_connections
+        self._open: set[Any] = set()  # the sockets of connections
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Gives a connection its thread, if there is one left."""
-        if not self._free.acquire(blocking=False):
+        """Gives a connection its thread, if there are not too many."""
+        if len(self._open) >= self._max_connections:
             request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self.shutdown_request(request)
             return
+        self._open.add(request)
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serves a connection to its end."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
+    def shutdown_request(self, request: Any) -> None:
+        """Ends a connection."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Ends all connections; their threads notice."""
+        for request in tuple(self._open):
+            with contextlib.suppress(OSError):  # it ended just now
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no fault of the server's."""
@@ -190,7 +223,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Describes the model."""
         if self._is_refused(MODEL_PATH):
             return
-        self._send(HTTPStatus.OK, json.dumps(description(self.server.model)).encode(), "application/json")
+        self._send(HTTPStatus.OK, json.dumps(self.server.facts).encode(), "application/json")
 
     def do_POST(self) -> None:
         """Asks the model."""
@@ -200,10 +233,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body is None:
             return
         try:
-            with self.server.asking:
-                said = answer(self.server.model, body)
+            observations, goals = question(self.server.model, body)
         except WireError as error:
             self.send_error(HTTPStatus.BAD_REQUEST, str(error))
+            return
+        try:
+            with self.server.asking:
+                said = pack(answer(self.server.model, observations, goals), fingerprint=self.server.facts["fingerprint"])
         except Exception as error:  # the model's own; whoever asked is told
             words = str(error) if isinstance(error, EFMError) else f"the model raised {type(error).__name__}: {error}"
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, words)
@@ -222,7 +258,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.log(f"{self.address_string()} {format % args}".encode("ascii", "backslashreplace").decode())
 
     def _is_refused(self, path: str) -> bool:
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname if self.server.listens_to in LOOPBACK else None
+        host = _name_in(self.headers.get("Host", "")) if self.server.listens_to in LOOPBACK else None
         if host is not None and host not in LOOPBACK:  # a web page that calls this machine by a name of its own
             self.send_error(HTTPStatus.FORBIDDEN, f"this server answers to {', '.join(LOOPBACK)}; it was called {host!r}.")
         elif self.path not in (MODEL_PATH, STEPS_PATH):
@@ -259,3 +295,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+
+def _name_in(host: str) -> str | None:
+    """Returns the name in a Host header without its port; all of it if it cannot be read."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return host

@@ -22,6 +22,7 @@ MAGIC = b"EFM1"
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 MAX_HEADER_BYTES = 2**20
 MAX_DIMENSIONS = 8
+MAX_LENGTH = 2**63  # of a dimension; Python refuses to print much longer numbers, in an error about them for example
 _LENGTH = struct.Struct("<I")
 
 
@@ -47,7 +48,7 @@ def pack(arrays: Mapping[str, Array], **facts: Any) -> bytes:
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Returns the facts and the arrays of a message; the arrays cannot be written to.
+    """Returns the facts and the arrays of a message, which share nothing with it.
 
     Raises:
         WireError: it is no message; says why. No more memory is taken than the message has.
@@ -97,7 +98,7 @@ def _described(entry: Any) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
     name, dtype, shape = entry["name"], entry.get("dtype"), entry.get("shape")
     if dtype not in DTYPES:
         raise WireError(f"the array {name!r} has dtype {dtype!r}; these are taken: {', '.join(DTYPES)}.")
-    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < MAX_LENGTH for n in shape):
         raise WireError(f"the array {name!r} has shape {str(shape)[:80]}; a shape is at most {MAX_DIMENSIONS} whole numbers from 0.")
     return name, np.dtype(dtype), tuple(shape)
 
@@ -106,6 +107,6 @@ def _array(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...])
     if dtype.kind == "b" and (np.frombuffer(data, np.uint8) > 1).any():
         raise WireError(f"the array {name!r} is of bool, and holds other bytes than 0 and 1.")
     try:
-        return np.frombuffer(data, dtype).reshape(shape)
+        return np.frombuffer(data, dtype).reshape(shape).copy()  # a model may write to what it is given
     except ValueError as error:  # a shape like (0, 10**30)
         raise WireError(f"the array {name!r} cannot have shape {shape}.") from error

@@ -27,6 +27,7 @@ from efm_envs.testing import check_reward_model
 from tests.efm_envs.fakes import POINT_MASS, Reader, first_value
 
 ROOT = Path(__file__).resolve().parents[2]
+BAD_URLS = ("localhost:1", "ftp://x", "http://x:99999", "http://x:port", "http://[::1", 8765)
 STEPS = b"POST /v1/steps-to-go HTTP/1.1\r\nHost: localhost\r\n"
 X = FunctionRewardModel(lambda observations: observations["x"][:, 0], needs=("x",))
 
@@ -49,9 +50,13 @@ def post(body: bytes, kind: str = MESSAGE) -> bytes:
     return STEPS + f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def port_of(server: RewardServer) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
 def exchange(server: RewardServer, data: bytes, *, end: bool = True) -> tuple[int, bytes]:
     """Sends bytes and returns status and body of the first answer; 0 where there is none."""
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
         try:
             connection.sendall(data)
             if end:
@@ -170,6 +175,12 @@ def test_a_server_that_is_none_is_named() -> None:
             make_reward_model({"id": "http", "url": url})
 
 
+def test_half_an_answer_is_a_broken_connection() -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"
+    with scripted(half, hang_up=True) as url, pytest.raises(RewardModelError, match=r"1 times asked \(IncompleteRead"):
+        make_reward_model({"id": "http", "url": url, "retries": 0})
+
+
 def test_a_server_that_hangs_is_given_up() -> None:
     with scripted(None) as url, pytest.raises(RewardModelError, match=r"did not answer within 0\.1 s, 1 times asked"):
         make_reward_model({"id": "http", "url": url, "timeout_s": 0.1, "retries": 0})
@@ -183,22 +194,82 @@ def test_a_broken_connection_is_tried_again(server: RewardServer) -> None:
 
 
 def test_another_model_at_the_same_address_is_an_error() -> None:
-    class Changing(RewardModel):
-        needs, number = ("x",), 0
+    goals = Goals([Goal("go")])
+    with RewardServer(make_reward_model({"id": "constant", "value": 1})) as server:
+        model = client(server)
+        assert model.steps_to_go({}, goals).mean.tolist() == [1.0]
+    with (
+        RewardServer(make_reward_model({"id": "constant", "value": 2}), port=port_of(server)),
+        pytest.raises(RewardModelError, match=r"is another one now: its fingerprint was .*Make the env anew"),
+    ):
+        model.steps_to_go({}, goals)
+
+
+def test_a_closed_server_answers_nobody() -> None:
+    with RewardServer(X) as server:
+        model = client(server, retries=0)  # its connection is still open when the server closes
+    with pytest.raises(RewardModelError, match="did not answer"):
+        model.steps_to_go({"x": np.zeros((1, 1))}, Goals([Goal("go")]))
+
+
+def test_a_batch_that_is_too_large_is_an_error_that_says_what_to_do() -> None:
+    with RewardServer(X, max_bytes=1000) as server, pytest.raises(RewardModelError, match=r"about 500 envs has .* takes 1000: .*--max-mb"):
+        client(server).steps_to_go({"x": np.zeros((500, 1))}, Goals([Goal("go")] * 500))
+
+
+def test_what_cannot_be_sent_is_an_error_that_names_it(server: RewardServer) -> None:
+    with pytest.raises(RewardModelError, match=r"cannot be asked: 'x' has dtype <U1"):
+        client(server).steps_to_go({"x": np.array([["a"]])}, Goals([Goal("go")]))
+
+
+def test_a_model_may_answer_with_lists_and_write_to_what_it_is_given() -> None:
+    class Careless(RewardModel):
+        needs = ("x",)
+
+        def steps_to_go(self, observations: Mapping[str, Any], goals: Goals) -> StepsToGo:
+            x = observations["x"]
+            x += 1.0
+            return StepsToGo(x[:, 0].tolist(), [0, 1, 2], [[0.25, 0.75]] * len(goals))  # type: ignore[arg-type]
+
+    with RewardServer(Careless()) as server:
+        said = client(server).steps_to_go({"x": np.array([[2.0]])}, Goals([Goal("go")]))
+    assert said.mean.tolist() == [3.0] and said.edges is not None and said.probs is not None
+    assert said.edges.tolist() == [0, 1, 2] and said.probs.tolist() == [[0.25, 0.75]]
+
+
+def test_a_model_without_a_fingerprint_is_refused_when_the_server_starts() -> None:
+    lock = threading.Lock()
+    with pytest.raises(RewardModelError, match="Pass version="):
+        RewardServer(FunctionRewardModel(lambda observations: (lock, observations["x"][:, 0])[1], needs=("x",)))
+
+
+def test_the_fingerprint_is_taken_once_and_not_at_each_step() -> None:
+    class Large(RewardModel):
+        needs, hashed = (), 0
 
         @property
         def fingerprint(self) -> str:
-            return f"model {self.number}"
+            self.hashed += 1
+            return "large"
 
         def steps_to_go(self, observations: Mapping[str, Any], goals: Goals) -> StepsToGo:
-            self.number += 1
             return StepsToGo(np.ones(len(goals)))
 
-    with RewardServer(Changing()) as server, pytest.raises(RewardModelError, match=r"is another one now: .*'model 0' and is 'model 1'"):
-        client(server).steps_to_go({"x": np.zeros((1, 1))}, Goals([Goal("go")]))
+    large = Large()
+    with RewardServer(large) as server:
+        model = client(server)
+        for _ in range(3):
+            model.steps_to_go({}, Goals([Goal("go")]))
+    assert large.hashed == 1
 
 
-@pytest.mark.parametrize("options", [{"url": "localhost:1"}, {"url": "ftp://x"}, {"timeout_s": 0}, {"retries": -1}])
+@pytest.mark.parametrize("limits", [{"timeout_s": 0}, {"max_bytes": 0}, {"max_connections": 0}])
+def test_limits_that_are_none_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(EFMError, match=r"timeout_s is above 0"):
+        RewardServer(X, **limits)
+
+
+@pytest.mark.parametrize("options", [*({"url": url} for url in BAD_URLS), {"timeout_s": 0}, {"timeout_s": "3"}, {"retries": -1}])
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(EFMError, match=r"url is like|timeout_s is above 0"):
         make_reward_model({"id": "http", **options})
@@ -214,6 +285,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
         (b"GET /v1/steps-to-go HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "there is GET /v1/model"),
         (b"PUT /v1/model HTTP/1.1\r\nHost: localhost\r\n\r\n", 501, "Unsupported method"),
         (b"GET /v1/model HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, "it was called 'evil.example'"),
+        (b"GET /v1/model HTTP/1.1\r\nHost: [::1\r\n\r\n", 403, "it was called '[::1'"),
         (STEPS + b"\r\n", 411, "Content-Length"),
         (STEPS + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc", 411, "Content-Length"),
         (STEPS + b"Content-Length: -3\r\n\r\n", 411, "Content-Length"),
@@ -244,8 +316,7 @@ def test_a_silent_connection_is_closed() -> None:
 
 def test_too_many_connections_are_told_to_come_back() -> None:
     with RewardServer(X, max_connections=1, timeout_s=5) as server:
-        port = int(server.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as first:
+        with socket.create_connection(("127.0.0.1", port_of(server))) as first:
             first.sendall(STEPS)
             assert _until(lambda: exchange(server, b"", end=False)[0] == 503)
         assert _until(lambda: still_answers(server))
@@ -295,6 +366,7 @@ def malformed(rng: random.Random) -> bytes:
             + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
         ),
         lambda: b"GET /v1/model HTTP/9.9\r\n\r\n",
+        lambda: b"GET /v1/model HTTP/1.1\r\nHost: " + rng.choice([b"[::1", b"a:b:c", b"evil.example", b"\xff"]) + b"\r\n\r\n",
         lambda: b"POST " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
         lambda: STEPS + b"X: y\r\n" * 200 + b"\r\n",
         lambda: STEPS + f"Content-Length: {rng.choice(['', 'x', '-1', '1e9', '9' * 30, '²'])}\r\n\r\n".encode(),
@@ -305,7 +377,7 @@ def malformed(rng: random.Random) -> bytes:
         lambda: with_header(b"[" * 100_000),
         lambda: with_header(rng.choice([b"null", b"[]", b"{}", b'"x"', b"{]", b"\xff", b'{"arrays": 3}', b"NaN"])),
         lambda: array(dtype=rng.choice(["O", "<f9", "<U4", "|V8", None, 3, "<c16", "object", "<M8[s]"])),
-        lambda: array(shape=rng.choice([[-1], [2**62, 2**62], [1] * 50, "x", None, [1.5], [True], [10**30, 0], [3, 3]])),
+        lambda: array(shape=rng.choice([[-1], [2**62, 2**62], [1] * 50, "x", None, [1.5], [True], [10**30, 0], [3, 3], [10**4000] * 8])),
         lambda: array(name=rng.choice([None, 3, [], {}])),
         lambda: changed(arrays=header["arrays"] * 2),
         lambda: changed(instructions=rng.choice([None, [], "go", [1], {"a": 1}])),
@@ -365,10 +437,10 @@ def answer_of(body: bytes) -> bytes:
 
 
 class scripted:  # noqa: N801 (used like a function)
-    """A server that answers every connection with the same bytes, or with silence."""
+    """A server that answers every connection with the same bytes, or with silence, and then hangs up or not."""
 
-    def __init__(self, answer: bytes | None) -> None:
-        self._answer, self._open = answer, []  # type: ignore[var-annotated]
+    def __init__(self, answer: bytes | None, *, hang_up: bool = False) -> None:
+        self._answer, self._hang_up, self._open = answer, hang_up, []  # type: ignore[var-annotated]
 
     def __enter__(self) -> str:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -390,3 +462,5 @@ class scripted:  # noqa: N801 (used like a function)
             if self._answer is not None:
                 connection.recv(65536)
                 connection.sendall(self._answer)
+            if self._hang_up:
+                connection.close()
