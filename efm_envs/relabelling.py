@@ -88,6 +88,8 @@ def relabel(
     envs: dict[str, gym.Env[Any, Any]] = {}
     try:
         for episode in episodes:
+            if not isinstance(episode, Episode):
+                raise EFMError(f"relabel() takes episodes, as load_episodes(path)[0] holds; got {episode!r} among them.")
             if episode.env_id not in envs:
                 envs[episode.env_id] = gym.make(
                     episode.env_id, disable_env_checker=True, **{**make_kwargs, "reward_model": "none", "terminate_on": "never"}

@@ -27,6 +27,8 @@ def replay(
         UnknownNameError: the env has no such observation.
         EFMError: what is observed now is not what was stored: another version made the episode, or other options.
     """
+    if not isinstance(episode, Episode):
+        raise EFMError(f"replay() takes an Episode, as load_episodes(path)[0] holds; got {episode!r}.")
     made = env or gym.make(episode.env_id, **{**make_kwargs, "reward_model": "none", "terminate_on": "never"})
     seen = made.unwrapped
     try:

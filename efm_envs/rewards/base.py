@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from efm_envs.errors import RewardModelError
 from efm_envs.task import Array, Goals
 
 # Names that a model may need besides the observations that a policy may see.
@@ -102,6 +103,16 @@ class RewardModel(abc.ABC):
 
 
 def needed_names(model: RewardModel, seen: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of the observations that a model reads, each once, where the policy sees `seen`."""
+    """Returns the names of the observations that a model reads, each once, where the policy sees `seen`.
+
+    Raises:
+        RewardModelError: it reads the history of what it does not need.
+    """
     needs = (SEEN,) if model.needs is None else model.needs
-    return tuple(dict.fromkeys(name for need in needs for name in (seen if need == SEEN else (need,))))
+    names = tuple(dict.fromkeys(name for need in needs for name in (seen if need == SEEN else (need,))))
+    for name in model.history:
+        if name not in names:
+            raise RewardModelError(
+                f"reward model {model.id!r} reads the history of {name!r}, which it does not need: add it to needs, {names}."
+            )
+    return names

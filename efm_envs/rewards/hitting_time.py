@@ -65,10 +65,14 @@ def hitting_time(env: Any, policy: Any, state: Any = None, n: int = 64, *, limit
     """
     if n < 1 or (limit is not None and limit < 1):
         raise EFMError(f"n and limit are whole numbers, at least 1; got {n!r} and {limit!r}.")
+    is_vector = isinstance(env, gym.vector.VectorEnv)
+    if not hasattr(env.unwrapped, "task" if is_vector else "get_state"):
+        raise EFMError(f"hitting_time() needs an env of this project, whose simulation it can restore; got {env!r}.")
+    if is_vector and (env.unwrapped.autoreset_mode.value, {*env.unwrapped.terminate_on}) != ("Disabled", {"true"}):
+        raise EFMError('a vector env for hitting_time() is made with autoreset_mode="Disabled" and terminate_on="true".')
     if state is None:
         state = env.unwrapped.get_state()
     states = list(state) if isinstance(state, Sequence) else [state]
-    is_vector = isinstance(env, gym.vector.VectorEnv)
     envs: Any = env if is_vector else _vector_env(env, min(MOST_AT_ONCE, n * len(states)))
     try:
         found = _run(envs.unwrapped, policy, states, n, limit or int(envs.unwrapped.example.step_limit))
@@ -86,7 +90,9 @@ def _vector_env(env: Any, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
 
 
 def _run(envs: Any, policy: Any, states: Sequence[Any], n: int, limit: int) -> list[HittingTimes]:
-    acting = policy if hasattr(policy, "act") else policy(list(envs.envs))
+    acting = policy(list(envs.envs)) if callable(policy) and not hasattr(policy, "act") else policy
+    if not hasattr(acting, "act"):
+        raise EFMError(f"a policy has act(observations), or is a function that makes one from the list of envs; got {policy!r}.")
     places = [(place, number) for place in range(len(states)) for number in range(n)]
     steps = np.full((len(states), n), np.inf)
     for first in range(0, len(places), envs.num_envs):

@@ -75,7 +75,8 @@ class NoisyRewardModel(RememberingRewardModel):
         super().__init__(model)
         self.bias, self.scale = _number("bias", bias), at_least_0("scale", scale)
         self.std, self.episode_std = at_least_0("std", std), at_least_0("episode_std", episode_std)
-        self.seed, self.distribution, self.max_steps_to_go = int(seed), bool(distribution), at_least_0("max_steps_to_go", max_steps_to_go)
+        self.seed, self.distribution = int(at_least_0("seed", seed)), bool(distribution)
+        self.max_steps_to_go = at_least_0("max_steps_to_go", max_steps_to_go)
         if distribution and std == 0:
             raise EFMError("distribution=True says how wide the errors of the observations are: give std, above 0.")
         self.has_memory = self.model.has_memory or episode_std > 0

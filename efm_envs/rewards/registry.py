@@ -8,7 +8,7 @@ from typing import Any
 
 from efm_envs.errors import EFMError, RewardModelError, missing_extra, unknown_name, unknown_option
 from efm_envs.rewards.adapters import FunctionRewardModel
-from efm_envs.rewards.base import RewardModel
+from efm_envs.rewards.base import KINDS, RewardModel
 
 ENTRY_POINT_GROUP = "efm_envs.reward_models"
 
@@ -70,7 +70,7 @@ def make_reward_model(spec: Any) -> RewardModel:
         RewardModelError: the spec is none of the above.
     """
     if isinstance(spec, RewardModel):
-        return _with_needs_checked(spec)
+        return _checked(spec)
     if isinstance(spec, str):
         return _make(spec, {})
     if isinstance(spec, Mapping):
@@ -95,13 +95,24 @@ def _make(name: str, options: dict[str, Any]) -> RewardModel:
     model = factory(**options)
     if not isinstance(model, RewardModel):
         raise RewardModelError(f"reward model {name!r} is made by {factory!r}, which returned {model!r}: not a RewardModel.")
-    return _with_needs_checked(model)
+    return _checked(model)
 
 
-def _with_needs_checked(model: RewardModel) -> RewardModel:
+def _checked(model: RewardModel) -> RewardModel:
+    """Returns a model whose declarations can be; raises RewardModelError for others."""
     if isinstance(model.needs, str):
         raise RewardModelError(
             f"reward model {model.id!r}: needs is a tuple of names, for example ({model.needs!r},); got {model.needs!r}."
+        )
+    history = model.history
+    if not isinstance(history, Mapping) or not all(type(k) is int and k >= 1 for k in history.values()):
+        raise RewardModelError(
+            f'reward model {model.id!r}: history says of how many of the last observations it reads, {{"pixels/top": 8}}; got {history!r}.'
+        )
+    if model.kind not in KINDS:
+        raise RewardModelError(
+            f"reward model {model.id!r}: kind is one of {', '.join(KINDS)}; got {model.kind!r}. Where only the order means something, "
+            "as of a rank, a difference has no unit and is no reward."
         )
     return model
 

@@ -147,13 +147,22 @@ class RewardSignal:
             self._count_hits(starting, held)
 
     def _ask(self, observations: Mapping[str, Array], goals: Goals, held: Array | None) -> Array:
-        memory = copy.deepcopy(self.model.get_state()) if self.model.has_memory and held is not None else None
+        memory = copy.deepcopy(self._memory()) if self.model.has_memory and held is not None else None
         self.calls += 1
         self.prediction = self.model.steps_to_go(observations, goals)
         if memory is not None and held is not None:
-            after = self.model.get_state() or {}
+            after = self._memory()
             self.model.set_state({name: _rows_where(held, memory.get(name, values), values) for name, values in after.items()})
         return checked_mean(self.model, self.prediction, self.num_envs)
+
+    def _memory(self) -> dict[str, Array]:
+        memory = self.model.get_state()
+        if isinstance(memory, dict) and all(np.shape(values)[:1] == (self.num_envs,) for values in memory.values()):
+            return memory
+        raise RewardModelError(
+            f"{who(self.model)} has a memory, so get_state() returns its arrays by name, each with a row for each of {self.num_envs} envs; "
+            f"got {memory!r}."
+        )
 
     def _with_history(self, observations: Mapping[str, Array], starting: Array | None, held: Array | None) -> dict[str, Array]:
         for name, k in self.model.history.items():

@@ -92,3 +92,16 @@ def test_nonsense_is_refused() -> None:
     other.reset(seed=0)
     with pytest.raises(InvalidStateError, match="states of task"):
         hitting_time(other, DIRECT, state, n=1)
+
+
+def test_what_cannot_be_rolled_out_is_refused() -> None:
+    env, (state,), _ = states_along(POINT_MASS, (0,), 0)
+    with pytest.raises(EFMError, match="needs an env of this project"):
+        hitting_time(gym.make("CartPole-v1"), DIRECT)
+    for policy in (None, lambda envs: np.zeros(2)):
+        with pytest.raises(EFMError, match=r"a policy has act\(observations\)"):
+            hitting_time(env, policy, state, n=1)
+    envs = gym.make_vec(POINT_MASS, 2)
+    with pytest.raises(EFMError, match='autoreset_mode="Disabled" and terminate_on="true"'):
+        hitting_time(envs, DIRECT, state, n=1)
+    envs.close()

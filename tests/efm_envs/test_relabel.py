@@ -96,3 +96,10 @@ def test_what_no_env_has_cannot_be_replayed() -> None:
     (episode,) = episodes(POINT_MASS, 1)
     with pytest.raises(UnknownNameError, match="pixels/nowhere"):
         efm_envs.replay(episode, ["pixels/nowhere"])
+
+
+def test_what_is_no_episode_is_named() -> None:
+    with pytest.raises(EFMError, match=r"relabel\(\) takes episodes, as load_episodes"):
+        list(efm_envs.relabel("episodes.npz", "oracle"))  # type: ignore[arg-type]
+    with pytest.raises(EFMError, match=r"replay\(\) takes an Episode"):
+        efm_envs.replay(["episode"], ["agent_pos"])  # type: ignore[arg-type]

@@ -331,3 +331,37 @@ def test_a_model_that_remembers_is_asked_once_about_each_observation_in_order() 
     assert s.step({}, GOALS).steps_to_go.tolist() == [2.0, 2.0, 2.0]
     assert s.reset({}, GOALS, mask=np.array([True, False, False])).steps_to_go.tolist() == [1.0, 2.0, 2.0]
     assert s.step({}, GOALS, idle=np.array([False, True, False])).steps_to_go.tolist() == [2.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"history": {"agent_pos": 0}}, "history says of how many"),
+        ({"history": {"agent_pos": "3"}}, "history says of how many"),
+        ({"history": ["agent_pos"]}, "history says of how many"),
+        ({"history": {"pixels/top": 2}}, "reads the history of 'pixels/top', which it does not need"),
+        ({"kind": "rank"}, "kind is one of .*; got 'rank'.*is no reward"),
+        ({"needs": "agent_pos"}, "needs is a tuple of names"),
+    ],
+)
+def test_declarations_that_cannot_be_are_refused_when_the_env_is_made(declared: dict[str, Any], message: str) -> None:
+    model = fakes.Spy(("agent_pos",))
+    for name, value in declared.items():
+        setattr(model, name, value)
+    with pytest.raises(RewardModelError, match=message):
+        gym.make(POINT_MASS, reward_model=model)
+
+
+def test_a_memory_without_rows_is_named() -> None:
+    class Forgetful(Scripted):
+        has_memory = True
+
+        def get_state(self) -> Any:
+            return {"count": np.zeros(2)}
+
+    s = RewardSignal(Forgetful([1.0] * 3, [1.0] * 3), 3)
+    s.reset({}, GOALS)
+    with pytest.raises(
+        RewardModelError, match=r"'scripted' .* has a memory, so get_state\(\) returns its arrays by name, each with a row for each of 3"
+    ):
+        s.step({}, GOALS, idle=np.array([True, False, False]))
