@@ -131,7 +131,7 @@ class EFMEnv(gym.Env[Any, Array]):
         self.action_space = self.task.action_space
 
         model = make_reward_model(reward_model)
-        _check_fits(model, self.task)
+        check_fits(model, self.task)
         self.model_names = needed_names(model, self.observer.policy_names)
         self.observer.check_names(self.model_names, f"reward model {model.id!r}")
         self.goal_pictures = GoalPictures(self.task, self.image_size, [name for name in self.model_names if name.startswith(GOAL_PIXELS)])
@@ -422,7 +422,8 @@ def load_task(entry_point: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
-def _check_fits(model: RewardModel, task: Task) -> None:
+def check_fits(model: RewardModel, task: Task) -> None:
+    """Raises RewardModelError for a model that was made for another task, or that makes time wait, which simulated time does not."""
     if model.task not in (None, task.name):
         raise RewardModelError(
             f"reward model {model.id!r} was made for task {model.task!r}; this env's task is {task.name!r}. Pass a model of this task."

@@ -12,6 +12,7 @@ from efm_envs.env import load_task
 from efm_envs.errors import EFMError
 from efm_envs.experts import make_expert
 from efm_envs.registration import registration
+from efm_envs.rewards import reward_models
 from efm_envs.rollout import PolicyOrFactory
 from efm_envs.seeding import Stream, generator
 from efm_envs.task import Task
@@ -51,14 +52,18 @@ def reward_spec(text: str) -> Any:
     """Returns what `make_reward_model` takes, from a name, from JSON, or from the folder (or checkpoint file) of a run.
 
     Raises:
-        EFMError: text that begins like JSON and is none.
+        EFMError: text that begins like JSON and is none, or a path at which nothing is.
     """
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
             raise EFMError(f"""a reward model's JSON is an object like '{{"id": "noisy", "std": 3}}'; got {text!r} ({error}).""") from error
-    return {"id": "checkpoint", "path": text} if Path(text).exists() else text
+    if Path(text).exists():
+        return {"id": "checkpoint", "path": text}
+    if "/" in text:
+        raise EFMError(f"no run's folder or checkpoint at {text}. By name there are: {', '.join(reward_models())}.")
+    return text
 
 
 def make_policy(name: str, env_id: str, *, seed: int = 0, greedy: bool = False) -> PolicyOrFactory:

@@ -74,6 +74,8 @@ class RewardServer:
             raise EFMError(
                 f"timeout_s is above 0, max_bytes and max_connections are at least 1; got {timeout_s}, {max_bytes} and {max_connections}."
             )
+        if not 0 <= port < 2**16:
+            raise EFMError(f"a port is a number from 0 (any free one) to {2**16 - 1}; got {port}.")
         handler = type("Handler", (_Handler,), {"timeout": timeout_s, "max_bytes": max_bytes})
         facts = {**description(model), "max_bytes": max_bytes}
         self._server = _Server((host, port), handler, model, facts, max_connections, log)

@@ -145,6 +145,14 @@ def test_test_sets_are_what_their_names_say(folder: Path) -> None:
     assert np.mean(slipped) > 0.7
 
 
+def test_test_sets_of_another_env_are_not_taken_up(tmp_path: Path) -> None:
+    for env_id in ("EFM-DMC-ReacherEasy-v0", "EFM-DMC-ReacherHard-v0"):
+        one = audit.Audit("oracle", AuditConfig(env=env_id, policy=None, episodes=4, options={"step_limit": 20}), tmp_path)
+        one.collect()
+        assert {judged.episode.env_id for some in one.judged.values() for judged in some} == {env_id}
+        one.close()
+
+
 def test_stored_test_sets_are_taken_up_again_and_others_are_not(tmp_path: Path) -> None:
     told: list[str] = []
     config = AuditConfig(policy=None, episodes=4, states=0)

@@ -117,6 +117,8 @@ def test_a_reward_model_that_cannot_be_is_one_line_of_error(efm: Efm, tmp_path: 
     assert_one_line_of_error(efm("audit", "--reward", "orakel", "--out", tmp_path), "Did you mean 'oracle'?")
     assert_one_line_of_error(efm("audit", "--reward", "{id", "--out", tmp_path), "a reward model's JSON is an object")
     assert_one_line_of_error(efm("audit", "--reward", "oracle", "--episodes", "1", "--out", tmp_path), "at least 4; got 1")
+    assert_one_line_of_error(efm("audit", "--reward", "runs/none", "--out", tmp_path), "no run's folder or checkpoint at runs/none")
+    assert_one_line_of_error(efm("audit", "--reward", "slow", "--out", tmp_path), "simulated time does not wait")
 
 
 def test_a_served_model_answers_until_ctrl_c(tmp_path: Path) -> None:

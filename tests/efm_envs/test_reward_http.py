@@ -464,3 +464,8 @@ class scripted:  # noqa: N801 (used like a function)
                 connection.sendall(self._answer)
             if self._hang_up:
                 connection.close()
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(EFMError, match=r"a port is a number from 0 .* to 65535; got 99999"):
+        RewardServer(X, port=99999)

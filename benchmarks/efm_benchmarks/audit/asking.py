@@ -13,7 +13,8 @@ from efm_agents.run import Report, no_report
 from efm_benchmarks.audit.sets import TestSet, collect_sets, test_sets
 from efm_benchmarks.policies import make_policy
 from efm_envs.data import Episode
-from efm_envs.errors import EFMError, RewardModelError
+from efm_envs.env import check_fits
+from efm_envs.errors import EFMError
 from efm_envs.relabelling import Judgement, goal_of, judge, observations_for
 from efm_envs.rewards import RewardSignal, make_reward_model
 from efm_envs.rewards.base import needed_names
@@ -93,10 +94,7 @@ class Audit:
         seen: Any = self.env.unwrapped
         self.task, self.observer, self.step_limit = seen.task, seen.observer, int(seen.step_limit)
         self.model = make_reward_model(reward)
-        if self.model.task not in (None, self.task.name):
-            raise RewardModelError(
-                f"reward model {self.model.id!r} was made for task {self.model.task!r}; {config.env}'s is {self.task.name!r}."
-            )
+        check_fits(self.model, self.task)
         self.needed = needed_names(self.model, self.observer.policy_names)
         self.observer.check_names(self.needed, f"reward model {self.model.id!r}")
         self.signal = RewardSignal(self.model, 1)

@@ -216,7 +216,7 @@ def collect_sets(
     found: dict[str, list[Episode]] = {}
     length = 0
     for number, test_set in enumerate(sets):
-        meta = {"episodes": episodes, "seed": seed, "number": number, "options": dict(options), **described}
+        meta = {"env_id": env_id, "episodes": episodes, "seed": seed, "number": number, "options": dict(options), **described}
         path = folder / f"{test_set.name}.npz"
         stored = _stored(path, meta)
         if stored is None:
