@@ -188,5 +188,6 @@ def test_an_env_without_experts_can_be_audited(tmp_path: Path) -> None:
 
 
 def test_the_sets_module_knows_its_mixes() -> None:
-    names = [s.name for s in sets_of(None, "human")]
+    names = [s.name for s in sets_of(None, "human", "expert:human")]
     assert names == ["clean", "recoveries", "failures", "mixed-25", "mixed-50", "random"]
+    assert [s.name for s in sets_of(None, "human", "random")] == [*names, "demonstrations"]

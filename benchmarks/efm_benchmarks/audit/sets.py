@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from efm_agents.run import Report, no_report
-from efm_benchmarks.policies import RandomPolicy
+from efm_benchmarks.policies import EXPERT, RandomPolicy
 from efm_envs.data import Episode, load_episodes, save_episodes
 from efm_envs.errors import CheckpointError
 from efm_envs.experts import make_expert
@@ -158,6 +158,9 @@ def test_sets(policy: PolicyOrFactory | None, demonstrator: str | None, policy_n
     if demonstrator is not None:
         sets += _expert_sets(demonstrator)
     sets.append(TestSet("random", "random actions, some of them kept for a while", lambda envs, length: Wanderer(envs)))
+    if demonstrator is not None and policy_name != f"{EXPERT}{demonstrator}":
+        words = f"the {demonstrator} expert, as demonstrations are made"
+        sets.append(TestSet("demonstrations", words, lambda envs, length: make_expert(list(envs), demonstrator)))
     return sets
 
 

@@ -9,7 +9,7 @@ from efm_envs.rewards import metrics
 
 WINDOWS = ((1, 1), (2, 2), (2, 3), (3, 3), (3, 5), (5, 5))  # k of n, in the operating curve
 THRESHOLDS = 100  # of it
-DETECTED = ("policy", "clean", "recoveries", "failures", "random")  # sets on which success detectors are compared
+DETECTED = ("policy", "demonstrations", "clean", "recoveries", "failures", "random")  # sets on which success detectors are compared
 
 
 def success(one: Audit) -> Figure:
