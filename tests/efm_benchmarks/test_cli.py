@@ -1,3 +1,4 @@
+import functools
 import json
 import resource
 import shutil
@@ -123,7 +124,8 @@ def test_a_reward_model_that_cannot_be_is_one_line_of_error(efm: Efm, tmp_path: 
 
 def test_a_served_model_answers_until_ctrl_c(tmp_path: Path) -> None:
     command = [str(EFM), "serve-reward", "--reward", '{"id": "constant", "value": 4}', "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell has in the background ignores Ctrl-C
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     try:
         assert server.stdout is not None
         url = server.stdout.readline().split(" at ")[1].split(". ")[0]
