@@ -55,7 +55,7 @@ def make_card() -> dict[str, Any]:
         },
         "order": {"set": "clean", "episodes": 8, "forward": 0.97, "backward": -0.97, "lowest": 0.9},
         "success": {
-            **{"sets": ["policy", "random"], "successes": curve.successes, "failures": curve.failures, "auroc": 0.97},
+            **{"sets": ["policy", "random"], "successes": curve.successes, "failures": curve.failures, "judged_on": 20, "auroc": 0.97},
             "own": {"success_threshold": 0.5, "success_k_of_n": [1, 1], "cost": curve.at(0, 0)},
             "thresholds": curve.thresholds,
             "windows": [

@@ -216,7 +216,8 @@ def success(found: Figure, recommended: Figure | None) -> str:
         f"Success is predicted where d ≤ s in k of the last n observations. What does that make of {found['successes']} episodes with "
         f"success and {found['failures']} without (sets {', '.join(found['sets'])})? A small s misses successes; a large one fires too "
         f"early, on the way to the goal, or where nothing is achieved. Of all pairs of an observation at success and one elsewhere, d is "
-        f"lower at success in {percent(found['auroc'])} (AUROC)."
+        f"lower at success in {percent(found['auroc'])} (AUROC). These episodes choose what is recommended; the table says what it does on "
+        f"{found['judged_on']} others."
     )
     return page.figure(panels, caption, legend, "17rem") + page.figure(
         [_detectors(recommended, own), page.definitions(TERMS)], "", (), HALF
