@@ -56,6 +56,7 @@ def check_reward_model(model: Any, env_id: str, **make_kwargs: Any) -> None:
     """
     check_rewards_telescope(model, env_id, **make_kwargs)
     check_success_does_not_depend_on_the_reward_model(model, env_id, **make_kwargs)
+    check_distribution(model, env_id, **make_kwargs)
     check_determinism(env_id, reward_model=model, **make_kwargs)
     check_state(env_id, reward_model=model, **make_kwargs)
     built = make_reward_model(model)
@@ -196,6 +197,23 @@ def check_rewards_telescope(model: Any, env_id: str, **make_kwargs: Any) -> None
             _, reward, _, _, info = env.step(act() if seed % 2 else action)
             total += float(reward)
         assert np.isclose(total, first - info["steps_to_go"], atol=1e-6), f"Σ r = {total}, d(o_0) − d(o_T) = {first - info['steps_to_go']}"
+    env.close()
+
+
+def check_distribution(model: Any, env_id: str, **make_kwargs: Any) -> None:
+    """The distribution of a model that has one is a distribution, and d lies within it."""
+    env = gym.make(env_id, **{**make_kwargs, "reward_model": model, "terminate_on": "never"})
+    signal = env.unwrapped.signal  # type: ignore[attr-defined]
+    env.reset(seed=0)
+    for action in random_actions(env_id, 5, seed=0):
+        env.step(action)
+        said = signal.prediction
+        if said.probs is None:
+            break
+        edges, probs = np.asarray(said.edges), np.asarray(said.probs)
+        assert (np.diff(edges) > 0).all() and edges[0] >= 0, f"the edges of a distribution of steps ascend from 0 or more; got {edges}"
+        assert (probs >= 0).all() and np.allclose(probs.sum(axis=1), 1.0, atol=1e-3), f"probabilities add up to 1; got {probs.sum(axis=1)}"
+        assert edges[0] <= said.mean[0] <= edges[-1], f"d = {said.mean[0]} lies outside of its distribution, {edges[0]} to {edges[-1]}"
     env.close()
 
 

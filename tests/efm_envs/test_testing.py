@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from efm_envs import testing
-from efm_envs.rewards import FunctionRewardModel
+from efm_envs.rewards import FunctionRewardModel, StepsToGo
 from tests.efm_envs import fakes
 from tests.efm_envs.fakes import POINT_MASS
 
@@ -103,6 +103,21 @@ def test_kit_notices_a_fingerprint_that_is_not_the_specs(monkeypatch: pytest.Mon
     _register_here(monkeypatch, "nameless", fakes.Nameless)
     with pytest.raises(AssertionError, match="same spec gave two fingerprints"):
         testing.check_reward_model("nameless", POINT_MASS)
+
+
+@pytest.mark.parametrize(
+    ("edges", "probs", "message"),
+    [
+        ([0.0, 2.0, 1.0], [0.5, 0.5], "edges of a distribution of steps ascend"),
+        ([-1.0, 2.0, 3.0], [0.5, 0.5], "edges of a distribution of steps ascend"),
+        ([0.0, 2.0, 9.0], [0.5, 0.6], "probabilities add up to 1"),
+        ([0.0, 2.0, 4.0], [0.5, 0.5], "d = 5.0 lies outside of its distribution"),
+    ],
+)
+def test_kit_notices_a_distribution_that_is_none(edges: list[float], probs: list[float], message: str) -> None:
+    said = StepsToGo(np.array([5.0]), np.array(edges), np.array([probs]))
+    with pytest.raises(AssertionError, match=message):
+        testing.check_reward_model(FunctionRewardModel(lambda observations: said), POINT_MASS)
 
 
 def test_kit_accepts_a_function_of_the_observations() -> None:
