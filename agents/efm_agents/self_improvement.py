@@ -10,7 +10,7 @@ With `terminate_on="predicted"` no ground truth is used to learn, to choose the 
 Deviations from the paper are listed in agents/README.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def train(
     reward_file = find_checkpoint(reward_checkpoint or policy_checkpoint, "steps_to_go")
     weights, start = load_checkpoint(policy_file, "policy")
     run = Run(folder, "improve", {**to_settings(config), "policy": fingerprint(policy_file), "reward_model": fingerprint(reward_file)})
-    facts = {"task": start["task"], "env_id": start["env_id"], "model": start["model"], "seed": config.seed}
+    options = start.get("options", {})  # with which the demonstrations were made
+    facts = {"task": start["task"], "env_id": start["env_id"], "options": options, "model": start["model"], "seed": config.seed}
 
     policy = Policy.from_config(start["model"])
     policy.load_state_dict(weights)
@@ -98,10 +99,11 @@ def train(
         reward_model={"id": "checkpoint", "path": str(reward_file)},
         terminate_on=config.terminate_on,
         success_threshold=config.success_threshold,
+        **options,
     )
     while progress["iteration"] < config.iterations and progress["stopped"] is None:
         if config.monitor_every and progress["iteration"] % config.monitor_every == 0:
-            run.append("monitoring", [monitor(policy, start["env_id"], config, progress)])
+            run.append("monitoring", [monitor(policy, start["env_id"], config, progress, options)])
 
         # Practise: a fresh buffer of whole episodes.
         episodes = list(
@@ -162,7 +164,7 @@ def train(
         report("improve", iteration, config.iterations, words)
 
     if config.monitor_every and progress["stopped"] != "not finite":
-        run.append("monitoring", [monitor(policy, start["env_id"], config, progress)])
+        run.append("monitoring", [monitor(policy, start["env_id"], config, progress, options)])
     outcome = {"stopped": progress["stopped"] or "finished", "iterations": progress["iteration"], "practice_episodes": progress["episodes"]}
     best = {"best_iteration": progress["best_iteration"], "best_score": progress["best_score"]}
     save_checkpoint(run.checkpoint("last"), "policy", policy.state_dict(), {**facts, **outcome})
@@ -186,12 +188,15 @@ def reinforce_loss(log_prob: Tensor, log_prob_then: Tensor, returns: Tensor, rat
     return -torch.minimum(ratio * returns, clipped * returns).mean()
 
 
-def monitor(policy: Policy, env_id: str, config: ImproveConfig, progress: dict[str, Any]) -> dict[str, Any]:
+def monitor(
+    policy: Policy, env_id: str, config: ImproveConfig, progress: dict[str, Any], options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Returns how the policy does by ground truth, on episodes of its own and with actions from a generator of its own."""
     seeds = episode_seeds(EpisodeSet.MONITORING, config.seed)
     acting = NetworkPolicy(policy, torch_generator(config.seed, Stream.POLICY))
     wanted = [next(seeds) for _ in range(config.monitor_episodes)]
-    episodes = list(rollout(acting, env_id, wanted, num_envs=config.num_envs, reward_model="none", terminate_on="true"))
+    made = {"reward_model": "none", "terminate_on": "true", **(options or {})}
+    episodes = list(rollout(acting, env_id, wanted, num_envs=config.num_envs, **made))
     return {
         "iteration": progress["iteration"],
         "practice_episodes": progress["episodes"],

@@ -137,12 +137,12 @@ def evaluate(
 ) -> None:
     """Score a policy by ground truth."""
     from efm_benchmarks import recipe
-    from efm_benchmarks.policies import env_of, make_policy
+    from efm_benchmarks.policies import env_for, make_policy
     from efm_benchmarks.progress import progress
     from efm_envs.evaluation import evaluate as run
 
     _check_episodes(episodes)
-    env = env or env_of(policy) or DEFAULT_ENV
+    env, made = env_for(policy, env, _json_object("--options", options), DEFAULT_ENV)
     acting = make_policy(policy, env, seed=policy_seed, greedy=greedy)
     with progress() as report:
         done = 0
@@ -152,7 +152,7 @@ def evaluate(
             done += 1
             report("eval", done, episodes, "")
 
-        records = run(acting, env, episodes, seed, on_episode=on_episode, **_json_object("--options", options))
+        records = run(acting, env, episodes, seed, on_episode=on_episode, **made)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text("".join(_dumps(asdict(record)) + "\n" for record in records))
@@ -291,19 +291,19 @@ def play(
     video: Annotated[Path | None, arg(help="Write a video (.mp4 or .gif) here; without a display that is done anyway.")] = None,
 ) -> None:
     """Watch a policy, in a window or as a video."""
-    from efm_benchmarks.policies import env_of, make_policy
+    from efm_benchmarks.policies import env_for, make_policy
     from efm_benchmarks.video import play as run
     from efm_envs.rendering import has_display
     from efm_envs.seeding import EpisodeSet, episode_seeds
 
     _check_episodes(episodes)
-    env = env or env_of(policy) or DEFAULT_ENV
+    env, made = env_for(policy, env, _json_object("--options", options), DEFAULT_ENV)
     if video is None and not has_display():
         video = Path(f"{env}.mp4")
         print(f"No display here: writing a video to {video}.")
     seeds = episode_seeds(EpisodeSet.EVALUATION, seed)
-    made = {"terminate_on": "true", **_json_object("--options", options)}
-    infos = run(make_policy(policy, env, greedy=greedy), env, [next(seeds) for _ in range(episodes)], video, **made)
+    wanted = [next(seeds) for _ in range(episodes)]
+    infos = run(make_policy(policy, env, greedy=greedy), env, wanted, video, **{"terminate_on": "true", **made})
     for info in infos:
         print(f"{'success   ' if info['is_success'] else 'no success'}  {info['instruction']}")
     print(

@@ -1,7 +1,7 @@
 """Policies and reward models by name, as the command line takes them: `expert:STYLE`, `random`, `oracle`, or the folder of a run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,21 @@ def task_of(env_id: str) -> Task:
     return load_task(row.task, row.task_options)
 
 
-def env_of(name: str) -> str | None:
-    """Returns the id that a run's policy was made for; None for an expert and for random actions, which any env will do for."""
+def env_for(name: str, env_id: str | None, options: Mapping[str, Any], default: str) -> tuple[str, dict[str, Any]]:
+    """Returns the id and the options of the env that a policy is to act in: those that a run's was trained with, but for what is given.
+
+    Args:
+        name: of the policy.
+        env_id: given, or None.
+        options: for `gym.make`, given.
+        default: the id for an expert and for random actions, which any env will do for.
+    """
     if name.startswith(EXPERT) or not Path(name).exists():
-        return None
+        return env_id or default, dict(options)
     from efm_agents.checkpoint import find_checkpoint, load_checkpoint
 
-    env_id: str | None = load_checkpoint(find_checkpoint(name, "policy"), "policy")[1].get("env_id")
-    return env_id
+    trained = load_checkpoint(find_checkpoint(name, "policy"), "policy")[1]
+    return env_id or trained["env_id"], {**trained.get("options", {}), **options}
 
 
 def reward_spec(text: str) -> Any:

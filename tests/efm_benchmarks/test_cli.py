@@ -68,6 +68,19 @@ def test_help_answers_at_once() -> None:
     assert min(cpu_s() for _ in range(3)) < 1.5  # half a second is the aim; a loaded machine has slower seconds
 
 
+# -- a run's env ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_in_the_env_that_its_demonstrations_were_made_in(efm: Efm, tmp_path: Path) -> None:
+    table, demos, sft, better = "EFM-LanguageTable4-v0", tmp_path / "demos.npz", tmp_path / "sft", tmp_path / "improve"
+    efm("demos", "--env", table, "--episodes", 8, "--options", '{"goal_vector": true}', "--workers", 1, "--out", demos)
+    efm("sft", "--demos", demos, "--out", sft, *TINY_SFT)
+    assert efm("improve", "--start", sft, "--out", better, *TINY_IMPROVE, "--iterations", "1").code == 0
+    for run in (sft, better):
+        found = parsed(efm("eval", "--policy", run, "--episodes", 2, "--json"))
+        assert found["env"] == table
+
+
 # -- reward models ----------------------------------------------------------------------------------------------------------------
 
 SMALL_AUDIT = ("--episodes", "4", "--states", "1", "--rollouts", "2")
