@@ -11,7 +11,7 @@ import numpy as np
 from efm_envs.data.episode import Episode
 from efm_envs.errors import EFMError
 from efm_envs.observations import FLAT
-from efm_envs.replaying import replay
+from efm_envs.replaying import env_to_replay, replay
 from efm_envs.rewards.base import ACTION, TRUE_SUCCESS, needed_names
 from efm_envs.rewards.registry import make_reward_model
 from efm_envs.rewards.signal import RewardSignal
@@ -74,7 +74,7 @@ def relabel(
     what was not stored is seen again by simulating the episode once more.
 
     Args:
-        episodes: of envs of this project; of others, where the model needs no more than what was stored.
+        episodes: of envs of this project.
         model: as in `gym.make(..., reward_model=…)`.
         success_threshold: s in predicted success 1[d ≤ s], in [control steps]; None takes the model's own.
         success_k_of_n: (k, n); None takes the model's own.
@@ -91,9 +91,7 @@ def relabel(
             if not isinstance(episode, Episode):
                 raise EFMError(f"relabel() takes episodes, as load_episodes(path)[0] holds; got {episode!r} among them.")
             if episode.env_id not in envs:
-                envs[episode.env_id] = gym.make(
-                    episode.env_id, disable_env_checker=True, **{**make_kwargs, "reward_model": "none", "terminate_on": "never"}
-                )
+                envs[episode.env_id] = env_to_replay(episode.env_id, **make_kwargs)
             goals = goal_of(episode, envs[episode.env_id])
             needed = observations_for(signal.model, episode, envs[episode.env_id])
             judged = judge(signal, len(episode), needed, goals, is_lost=episode.error == DIVERGENCE)

@@ -1,6 +1,6 @@
 """Going through a stored episode again: the same start, the same actions, and what else could have been observed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -29,7 +29,7 @@ def replay(
     """
     if not isinstance(episode, Episode):
         raise EFMError(f"replay() takes an Episode, as load_episodes(path)[0] holds; got {episode!r}.")
-    made = env or gym.make(episode.env_id, **{**make_kwargs, "reward_model": "none", "terminate_on": "never"})
+    made = env or env_to_replay(episode.env_id, **make_kwargs)
     seen = made.unwrapped
     try:
         seen.observer.check_names(names, "replay()")  # type: ignore[attr-defined]
@@ -39,14 +39,26 @@ def replay(
             made.close()
 
 
+def env_to_replay(env_id: str, **make_kwargs: Any) -> "gym.Env[Any, Any]":
+    """Returns an env in which stored episodes can be gone through: it asks no reward model, and ends at nothing."""
+    return gym.make(env_id, disable_env_checker=True, **{**make_kwargs, "reward_model": "none", "terminate_on": "never"})
+
+
+def walk(env: "gym.Env[Any, Any]", episode: Episode) -> Iterator[int]:
+    """Goes through an episode in an env made for it; yields t, 0 to T, with the env where the episode was after t control steps."""
+    seen: Any = env.unwrapped
+    seen.reset(seed=episode.seed)
+    yield 0
+    for t, action in enumerate(episode.actions, 1):
+        seen.advance(action)
+        yield t
+
+
 def _replay(env: Any, episode: Episode, names: list[str], goal: Goal | None) -> dict[str, Array]:
     stored = [name for name in episode.observations if name in env.observer.policy_names]
     goals = None if goal is None else Goals([goal])
     rows = []
-    env.reset(seed=episode.seed)
-    for t in range(len(episode) + 1):
-        if t:
-            env.advance(episode.actions[t - 1])
+    for t in walk(env, episode):
         if t in (0, len(episode)):
             _check(episode, t, env.look(stored))
         rows.append(env.look(names, goals))

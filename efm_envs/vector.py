@@ -308,11 +308,7 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self._check_process()
         self._restore(np.stack([state.physics for state in states]), [state.scenario for state in states], keys)
         self.elapsed_steps, self._ended = np.zeros_like(self.elapsed_steps), np.zeros_like(self._ended)
-        mask = np.ones(self.num_envs, bool)
-        observations = self._observe_some(mask, {})
-        output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals)
-        self._record(mask)
-        return self._policy_observation(observations), self._infos(observations, output, mask)
+        return self._first_look(np.ones(self.num_envs, bool))
 
     def record(self, path: str | os.PathLike[str], row: int = 0) -> "Recording":
         """Writes a video of one env from now on, until the recording is closed: `with envs.unwrapped.record("insert.mp4", row=3): ...`.
@@ -351,6 +347,10 @@ class EFMVectorEnv(VectorEnv[Any, Array, Array]):
         self._check_process()
         rows = np.flatnonzero(mask).tolist()
         self._start(rows, [self._next_episode(row, seeds[row], options[row]) for row in rows])
+        return self._first_look(mask)
+
+    def _first_look(self, mask: Array) -> tuple[Any, dict[str, Any]]:
+        """Returns observations and infos where the episodes in `mask` (B,) have just begun."""
         observations = self._observe_some(mask, self._last)
         output = self.signal.reset(self.example.pick(observations, self.example.model_names), self.goals, mask)
         self._record(mask)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from efm_agents.run import Report, no_report
@@ -16,6 +15,7 @@ from efm_envs.data import Episode
 from efm_envs.env import check_fits
 from efm_envs.errors import EFMError
 from efm_envs.relabelling import Judgement, goal_of, judge, observations_for
+from efm_envs.replaying import env_to_replay
 from efm_envs.rewards import RewardSignal, make_reward_model
 from efm_envs.rewards.base import needed_names
 from efm_envs.task import Array, Goals
@@ -89,8 +89,7 @@ class Audit:
 
     def __init__(self, reward: Any, config: AuditConfig, folder: Path, report: Report = no_report) -> None:
         self.config, self.folder, self.report = config, Path(folder), report
-        made = {**config.options, "reward_model": "none", "terminate_on": "never"}
-        self.env = gym.make(config.env, disable_env_checker=True, **made)
+        self.env = env_to_replay(config.env, **config.options)
         seen: Any = self.env.unwrapped
         self.task, self.observer, self.step_limit = seen.task, seen.observer, int(seen.step_limit)
         self.model = make_reward_model(reward)

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from efm_benchmarks.audit.asking import BAND, LEVELS, NO_STEPS, NO_SUCCESS, Audit, Figure, Judged, steps_of
+from efm_envs.replaying import walk
 from efm_envs.rewards import HittingTimes, hitting_time, metrics
 from efm_envs.seeding import Stream, generator
 
@@ -83,7 +84,5 @@ def _places(one: Audit) -> list[tuple[Judged, int]]:
 
 def _state_at(one: Audit, episode: Any, t: int) -> Any:
     env: Any = one.env.unwrapped
-    env.reset(seed=episode.seed)
-    for action in episode.actions[:t]:
-        env.advance(action)
+    next(now for now in walk(one.env, episode) if now == t)
     return env.get_state()

@@ -31,11 +31,13 @@ class Pairs(NamedTuple):
     lengths: list[int]
 
 
-def _pairs(one: Audit) -> Pairs | None:
-    """Returns the observations of the policy's successful episodes; None if there are none."""
+def _pairs(one: Audit) -> Pairs | Figure:
+    """Returns the observations of the policy's successful episodes, or why there is nothing to compare."""
+    if one.model.kind == "success":
+        return NO_STEPS
     parts = [(judged, slice(0, (judged.episode.steps_to_success or 0) + 1)) for judged in one.successes(one.main)]
     if not parts:
-        return None
+        return NO_SUCCESS
     said = np.concatenate([judged.said.steps_to_go[rows] for judged, rows in parts])
     realised = np.concatenate([judged.realised[rows] for judged, rows in parts])
     probs = [judged.said.probs[rows] for judged, rows in parts if judged.said.probs is not None]
@@ -45,11 +47,9 @@ def _pairs(one: Audit) -> Pairs | None:
 
 def calibration(one: Audit) -> Figure:
     """Compares d with the steps that were left, over whole episodes and in their last third."""
-    if one.model.kind == "success":
-        return NO_STEPS
     pairs = _pairs(one)
-    if pairs is None:
-        return NO_SUCCESS
+    if not isinstance(pairs, Pairs):
+        return pairs
     late = metrics.in_last_part(pairs.lengths)
     return {
         "all": dataclasses.asdict(metrics.errors(pairs.said, pairs.realised)),
@@ -76,11 +76,9 @@ def _bins(said: Array, realised: Array) -> list[Figure]:
 
 def distribution(one: Audit) -> Figure:
     """Judges the distribution on the steps that were left: coverage of its intervals, and its CRPS beside that of d alone."""
-    if one.model.kind == "success":
-        return NO_STEPS
     pairs = _pairs(one)
-    if pairs is None:
-        return NO_SUCCESS
+    if not isinstance(pairs, Pairs):
+        return pairs
     point = metrics.crps_of_point(pairs.said, pairs.realised).mean()
     if pairs.edges is None or pairs.probs is None:
         return {**NO_DISTRIBUTION, "crps_of_d_alone": point}

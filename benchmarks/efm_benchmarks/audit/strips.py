@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 
 from efm_benchmarks.audit.asking import BAND, Audit, Judged
+from efm_envs.replaying import env_to_replay, walk
 from efm_envs.rewards import metrics
 from efm_envs.task import Array
 
@@ -58,17 +58,9 @@ def _frames(one: Audit, judged: Judged, times: Array) -> Array:
     """Returns pictures (F, H, W, 3) of an episode at some times."""
     height, width = one.task.render_size
     size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
-    drawn = {"reward_model": "none", "render_mode": "rgb_array", "render_size": size}
-    env = gym.make(one.config.env, disable_env_checker=True, **{**one.config.options, **drawn})
-    seen: Any = env.unwrapped
-    frames = []
+    env = env_to_replay(one.config.env, **{**one.config.options, "render_mode": "rgb_array", "render_size": size})
+    seen: Any = env.unwrapped  # Gymnasium's own checks want a step before a picture
     try:
-        seen.reset(seed=judged.episode.seed)
-        for t in range(len(judged.episode) + 1):
-            if t:
-                seen.advance(judged.episode.actions[t - 1])
-            if t in times:
-                frames.append(seen.render())
+        return np.array([seen.render() for t in walk(env, judged.episode) if t in times])
     finally:
         env.close()
-    return np.array(frames)
