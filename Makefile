@@ -10,7 +10,7 @@ INTEROP := .venv-interop
 PACKAGING := setup.cfg setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interop lint wheel-test readme bench clean
+.PHONY: help bench-quick demo test test-interop lint wheel-test readme bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target what; do \
@@ -39,6 +39,10 @@ readme: $(VENV)/.installed-agents  ## write README's tables from the stored resu
 
 bench: $(VENV)/.installed-dev  ## measure speed (pytest-benchmark)
 	$(BIN)/python -m pytest benchmarks/perf --benchmark-only
+
+bench-quick: $(VENV)/.installed-agents  ## one training seed of the first result, small: demonstrations, SFT, practice, evaluation
+	$(BIN)/python benchmarks/suite.py run r1-quick --workers 1
+	$(BIN)/python benchmarks/suite.py show r1-quick
 
 clean:  ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks

@@ -4,6 +4,7 @@ python benchmarks/cards.py run [--workers 0] [ID …]     # PointMass, LanguageT
 python benchmarks/cards.py docs [--check]               # the table; --check only says whether it is current
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 from tyro.conf import Positional, arg
 
-from efm_agents.config import SFTConfig
+from efm_agents.config import ModelConfig, SFTConfig
+from efm_agents.presets import SFT_PRESETS
 from efm_benchmarks import pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,11 +34,16 @@ class Recipe(NamedTuple):
     options: dict[str, Any] = {}
 
 
-WIDE = {"normalise_steps_to_go": True, "bins": 100, "steps_to_go_learning_rate": 1e-3}
+def on_numbers(steps_to_go_learning_rate: float, **model: Any) -> SFTConfig:
+    """Returns settings of stage 1 with MLPs that read standardised numbers."""
+    numbers = ModelConfig(backbone="mlp", normalise_steps_to_go=True, **model)
+    return dataclasses.replace(SFT_PRESETS["point-mass"], model=numbers, steps_to_go_learning_rate=steps_to_go_learning_rate)
+
+
 RECIPES = {
-    "EFM-PointMass-v0": Recipe(2000, SFTConfig(normalise_steps_to_go=True)),
-    "EFM-LanguageTable4-v0": Recipe(6000, SFTConfig(max_steps_to_go=200.0, **WIDE), {"goal_vector": True}),
-    "EFM-InsertEE-v0": Recipe(300, SFTConfig(max_steps_to_go=100.0, **WIDE)),
+    "EFM-PointMass-v0": Recipe(2000, on_numbers(3e-4, max_steps_to_go=140.0)),
+    "EFM-LanguageTable4-v0": Recipe(6000, on_numbers(1e-3, bins=100, max_steps_to_go=200.0), {"goal_vector": True}),
+    "EFM-InsertEE-v0": Recipe(300, on_numbers(1e-3, bins=100, max_steps_to_go=100.0)),
 }
 
 

@@ -142,6 +142,7 @@ class Task(abc.ABC):
         experts: scripted demonstrators by style, as `module:Class` strings. `clean` is the best one, `human` the demonstrator.
         image_size, render_size: (height, width) in pixels of observed pictures and of `render()`'s, where `gym.make` is not told others.
         reads_derived: whether the task reads fields that MuJoCo derives (xpos, sensordata, …); if not, they lag one substep behind.
+        object_names: what `environment_state` lists, in its order, with equally many numbers each; empty if it is no such list.
         info_types: what `truth` adds to `info`: the type of each value, by name.
         solvable_within: a start counts only if the clean expert succeeds within so many control steps; None: every start counts.
         fingerprint: says which task this is, variant included: equal fingerprints mean equal scenarios.
@@ -156,6 +157,7 @@ class Task(abc.ABC):
     reads_derived: ClassVar[bool] = True
     info_types: ClassVar[Mapping[str, type]] = {}
     solvable_within: ClassVar[int | None] = None
+    object_names: tuple[str, ...] = ()
     action_space: spaces.Box
     state_spaces: Mapping[str, spaces.Box]
 

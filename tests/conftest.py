@@ -19,7 +19,9 @@ import torch
 
 import efm_envs
 from efm_agents.checkpoint import save_checkpoint
-from efm_agents.model import Inputs, StepsToGoNetwork
+from efm_agents.config import ModelConfig
+from efm_agents.inputs import Reads
+from efm_agents.model import build_model, to_config
 from efm_agents.reward_adapters import LeRobotRewardModel, TorchRewardModel
 from efm_envs.env import load_task
 from efm_envs.observations import OBS_MODES
@@ -31,17 +33,18 @@ from tests.efm_envs import fakes
 
 
 def untrained_checkpoint(env_id: str, folder: Path) -> dict[str, str]:
-    """Writes a steps-to-go network with random weights, and returns it as a reward model."""
+    """Writes a model with random weights, and returns it as a reward model."""
     env = gym.make(env_id)
     space, task = env.observation_space, env.unwrapped.task
     env.close()
     names = tuple(name for name in ("agent_pos", "environment_state") if name in space.spaces)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = StepsToGoNetwork(Inputs(names, tuple(space[name].shape[0] for name in names)), (16,), bins=8, max_steps_to_go=40.0)
+        reads = Reads(names, tuple(space[name].shape[0] for name in names))
+        model = build_model(to_config(ModelConfig(backbone="mlp", hidden=(16,), bins=8), reads, env.action_space.shape[0], 40))
     path = folder / "steps_to_go.safetensors"
-    config = {"model": network.config, "task": task.name, "env_id": env_id, "success_threshold": 1.0}
-    save_checkpoint(path, "steps_to_go", network.state_dict(), config)
+    config = {"model": model.config, "task": task.name, "env_id": env_id, "success_threshold": 1.0}
+    save_checkpoint(path, "steps_to_go", model.state_dict(), config)
     return {"id": "checkpoint", "path": str(path)}
 
 

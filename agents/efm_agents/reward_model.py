@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from efm_agents.checkpoint import find_checkpoint, fingerprint, load_checkpoint
-from efm_agents.model import StepsToGoNetwork
+from efm_agents.model import rebuild_model
 from efm_envs.errors import CheckpointError
 from efm_envs.rewards import RewardModel, StepsToGo
 from efm_envs.task import Array, Goals
@@ -32,10 +32,9 @@ class CheckpointRewardModel(RewardModel):
         self.path, self.audited = str(path), audited
         file = find_checkpoint(path, "steps_to_go")
         tensors, config = load_checkpoint(file, "steps_to_go")
-        self.network = StepsToGoNetwork.from_config(config["model"]).requires_grad_(False)
-        self.network.load_state_dict(tensors)
+        self.model = rebuild_model(config["model"], tensors).requires_grad_(False)
         self.task = config["task"]
-        self.needs = self.network.inputs.names
+        self.needs = self.model.reads.observations
         self.success_threshold = config["success_threshold"]
         self._fingerprint = fingerprint(file)
         recommended = _recommended(card_beside(file), self._fingerprint) if audited else None
@@ -45,8 +44,8 @@ class CheckpointRewardModel(RewardModel):
             self.success_k_of_n = (int(k), int(n))
 
     def steps_to_go(self, observations: Mapping[str, Array], goals: Goals) -> StepsToGo:
-        """Returns the network's distribution and its expectation."""
-        return self.network.steps_to_go(self.network.inputs.features(observations))
+        """Returns the model's distribution and its expectation."""
+        return self.model.steps_to_go(self.model.inputs(observations))
 
     @property
     def spec(self) -> dict[str, Any]:

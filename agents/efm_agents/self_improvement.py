@@ -4,14 +4,17 @@ A round collects whole episodes until there are N·B transitions. A frozen copy 
 r_t = d(o_t) − d(o_{t+1}) and says when an episode has succeeded. Then come N updates with −c · R_t · log π(a_t | o_t, g) on
 minibatches of B drawn without replacement, and the round's data is thrown away. R_t is the discounted Monte-Carlo return: no value
 network, no bootstrap at a time-out, no KL term, and nothing is subtracted, since the return carries its own baseline d(o_t) (App. G).
+That is the preset `paper`. The preset `efficient` learns more of each episode: several passes with PPO's clipped ratio, less a baseline
+that is a function of the state.
 
 With `terminate_on="predicted"` no ground truth is used to learn, to choose the best checkpoint, or to stop; it is only written down beside.
 
 Deviations from the paper are listed in agents/README.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efm_agents.baseline import Baseline, explained
 from efm_agents.checkpoint import (
     copy_weights,
     find_checkpoint,
@@ -31,16 +35,20 @@ from efm_agents.checkpoint import (
     unpack_optimizer,
 )
 from efm_agents.config import ImproveConfig
-from efm_agents.model import Policy
-from efm_agents.policy import NetworkPolicy, torch_generator
-from efm_agents.returns import discounted_returns
+from efm_agents.devices import device_for, explain_out_of_memory
+from efm_agents.inputs import take
+from efm_agents.model import EmbodiedModel, rebuild_model
+from efm_agents.policy import make_policy, torch_generator
+from efm_agents.practice import Decisions, has_collapsed, has_levelled_off, practice_metrics, practice_score
+from efm_agents.reward_model import CheckpointRewardModel
+from efm_agents.rollout import make_vector_env, rollout
 from efm_agents.run import Report, Run, no_report, to_settings
 from efm_envs.data import Episode
 from efm_envs.evaluation import EpisodeRecord
-from efm_envs.rollout import make_envs, rollout
 from efm_envs.seeding import EpisodeSet, Stream, episode_seeds, generator
+from efm_envs.vector import EFMVectorEnv
 
-SCORE_DISCOUNT = 0.99  # a success after 70 steps is worth half
+ROWS = 4096  # decisions that are scored at once where no gradient is wanted
 
 
 def train(
@@ -72,104 +80,149 @@ def train(
     options = start.get("options", {})  # with which the demonstrations were made
     facts = {"task": start["task"], "env_id": start["env_id"], "options": options, "model": start["model"], "seed": config.seed}
 
-    policy = Policy.from_config(start["model"])
-    policy.load_state_dict(weights)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    device = device_for(start["model"]["backbone"], config.device)
+    model = rebuild_model(start["model"], weights).to(device)
+    started_from = rebuild_model(start["model"], weights).requires_grad_(False).to(device)
+    reward_model = CheckpointRewardModel(str(reward_file))
+    practising = [weight for weight in model.practising_parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(practising, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    baseline = Baseline(config.baseline_rounds)
     rng = generator(Stream.TRAINING, config.seed, 1)
     action_generator = torch_generator(config.seed, Stream.TRAINING)
-    best_weights = copy_weights(policy)
+    best_weights = copy_weights(model)
     progress: dict[str, Any] = {"iteration": 0, "episodes": 0, "best_score": -1.0, "best_iteration": 0, "stopped": None}
     scores: list[float] = []
 
     state_path = run.checkpoint("state")
     if state_path.is_file():
         tensors, state = load_checkpoint(state_path, "improve-state")
-        policy.load_state_dict(unpack("policy", tensors))
+        model.load_state_dict(unpack("policy", tensors))
         best_weights = unpack("best", tensors)
         unpack_optimizer("optimizer", tensors, optimizer)
+        baseline.from_tensors(unpack("baseline", tensors))
+        reward_model.model.load_state_dict(unpack("reward_model", tensors) or reward_model.model.state_dict())
         action_generator.set_state(tensors["action_generator"])
         rng.bit_generator.state, scores, progress = state["rng"], state["scores"], state["progress"]
     run.forget_after("metrics", "iteration", progress["iteration"])
     run.forget_after("episodes", "iteration", progress["iteration"])
     run.forget_after("monitoring", "iteration", progress["iteration"] - 1)  # the look before this round comes again
 
-    practice_envs = make_envs(
-        start["env_id"],
-        config.num_envs,
-        reward_model={"id": "checkpoint", "path": str(reward_file)},
-        terminate_on=config.terminate_on,
-        success_threshold=config.success_threshold,
-        **options,
-    )
-    while progress["iteration"] < config.iterations and progress["stopped"] is None:
+    made = {**options, **({"step_limit": config.step_limit} if config.step_limit else {})}
+    ends = {"terminate_on": config.terminate_on, "success_threshold": config.success_threshold}
+    practice_envs = make_vector_env(start["env_id"], config.num_envs, reward_model=reward_model, **{**made, **ends})
+    monitoring_envs = make_vector_env(start["env_id"], config.num_envs, reward_model="none", **{**made, "terminate_on": "true"})
+    policy = make_policy(model, action_generator)
+    while (wanted := episodes_of_round(config, progress)) != 0 and progress["stopped"] is None:
         if config.monitor_every and progress["iteration"] % config.monitor_every == 0:
-            run.append("monitoring", [monitor(policy, start["env_id"], config, progress, options)])
+            run.append("monitoring", [monitor(model, monitoring_envs, config, progress)])
 
         # Practise: a fresh buffer of whole episodes.
-        episodes = list(
-            rollout(
-                NetworkPolicy(policy, action_generator),
-                start["env_id"],
-                episode_seeds(EpisodeSet.PRACTICE, config.seed, start=progress["episodes"]),
-                min_steps=config.updates * config.batch,
-                envs=practice_envs,
-            )
-        )
+        seeds = episode_seeds(EpisodeSet.PRACTICE, config.seed, start=progress["episodes"])
+        seeds = islice(seeds, wanted)
+        min_steps = config.updates * config.batch * model.chunk if wanted is None else None
+        episodes = list(rollout(policy, practice_envs, seeds, min_steps=min_steps))
         scores.append(practice_score(episodes))
         recent = float(np.mean(scores[-config.score_window :]))  # one round is a few dozen episodes: too few to choose by
         if len(scores) >= min(config.score_window, config.iterations) and recent > progress["best_score"]:
-            best_weights, progress["best_score"], progress["best_iteration"] = copy_weights(policy), recent, progress["iteration"]
+            best_weights, progress["best_score"], progress["best_iteration"] = copy_weights(model), recent, progress["iteration"]
 
-        # Learn: N updates of B transitions, none of them twice.
-        features = torch.cat([policy.inputs.features({k: v[:-1] for k, v in e.observations.items()}) for e in episodes])  # (M, F)
-        actions = torch.from_numpy(np.concatenate([e.actions for e in episodes]))  # (M, A)
-        returns = torch.from_numpy(np.concatenate([discounted_returns(e.rewards, config.gamma) for e in episodes])).float()  # (M,)
-        with torch.no_grad():
-            log_prob_then = policy.log_prob(features, actions)
-        drawn = torch.from_numpy(rng.permutation(len(features))[: config.updates * config.batch])
+        # Snapshots: what has learned from at most so many episodes.
+        for n in config.snapshots:
+            if progress["episodes"] < n < progress["episodes"] + len(episodes):
+                save_checkpoint(run.checkpoint(snapshot_name(n)), "policy", model.state_dict(), {**facts, **progress})
+
+        # Judge: returns, less what was to be expected in that state.
+        decisions = Decisions.of(episodes, model, config.gamma, config.reward_kind)
+        advantages, found = decisions.returns, {}
+        if config.baseline_rounds:
+            features = torch.cat([reward_model.model.features(take(decisions.inputs, rows)) for rows in all_rows(len(decisions))])
+            expected = baseline.expected(features, decisions.d, decisions.returns)
+            advantages, found = decisions.returns - expected, {"explained": explained(decisions.returns, expected)}
+        log_prob_then, log_prob_at_start = log_prob_of(model, decisions), log_prob_of(started_from, decisions)
+
+        # Learn: N updates of B transitions, none of them twice; or several passes over all of them.
         losses = []
-        for rows in drawn.view(config.updates, config.batch):
-            log_prob = policy.log_prob(features[rows], actions[rows])
-            loss = config.loss_scale * reinforce_loss(log_prob, log_prob_then[rows], returns[rows], config.ratio_clip)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if not all(torch.isfinite(p.grad).all() for p in policy.parameters() if p.grad is not None):
+        for rows in minibatches(len(decisions), config, rng):
+            with explain_out_of_memory():
+                log_prob = model.log_prob(take(decisions.inputs, rows), decisions.actions[rows])
+                then, advantage = log_prob_then[rows].to(log_prob.device), advantages[rows].to(log_prob.device)
+                loss = config.loss_scale * reinforce_loss(log_prob, then, advantage, config.ratio_clip)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            if not all(torch.isfinite(p.grad).all() for p in practising if p.grad is not None):
                 progress["stopped"] = "not finite"
                 break
             optimizer.step()
             losses.append(loss.item())
-        with torch.no_grad():
-            if not torch.isfinite(policy.log_prob(features, actions)).all():  # the last update broke it: no gradient has seen that yet
-                progress["stopped"] = "not finite"
+        if not torch.isfinite(log_prob_of(model, decisions)).all():  # the last update broke it: no gradient has seen that yet
+            progress["stopped"] = "not finite"
         if progress["stopped"] is None and has_collapsed(scores, config.score_window, config.collapse_ratio):
             progress["stopped"] = "collapsed"
+        if progress["stopped"] is None and has_levelled_off(scores, config.score_window, config.plateau_rounds):
+            progress["stopped"] = "levelled off"
 
         # Write down: rows first, then the checkpoint that makes them count.
         progress["iteration"] += 1
         progress["episodes"] += len(episodes)
         iteration = progress["iteration"]
-        with torch.no_grad():
-            entropy = policy.entropy(features).mean().item()
+        if config.reward_update_rounds and iteration % config.reward_update_rounds == 0:
+            reward_model.model.load_state_dict(model.state_dict())
         metrics = practice_metrics(episodes) | {
-            "return": returns.mean().item(),
+            "return": decisions.returns.mean().item(),
             "loss": float(np.mean(losses or [0.0])),
-            "entropy": entropy,
+            "entropy": entropy_of(model, decisions),
+            "kl": (log_prob_then - log_prob_at_start).mean().item(),  # KL(π ‖ π_SFT) a decision, by the actions that were drawn
+            **found,
         }
         run.append("metrics", [{"iteration": iteration, "practice_episodes": progress["episodes"], "score": scores[-1], **metrics}])
         run.append("episodes", [{"iteration": iteration, **asdict(EpisodeRecord.of(e))} for e in episodes])
-        tensors = pack("policy", policy.state_dict()) | pack("best", best_weights) | pack_optimizer("optimizer", optimizer)
-        tensors["action_generator"] = action_generator.get_state()
+        if progress["episodes"] in config.snapshots:
+            save_checkpoint(run.checkpoint(snapshot_name(progress["episodes"])), "policy", model.state_dict(), {**facts, **progress})
+        tensors = pack("policy", model.state_dict()) | pack("best", best_weights) | pack_optimizer("optimizer", optimizer)
+        tensors |= pack("baseline", baseline.to_tensors()) | {"action_generator": action_generator.get_state()}
+        tensors |= pack("reward_model", reward_model.model.state_dict()) if config.reward_update_rounds else {}
         save_checkpoint(state_path, "improve-state", tensors, {"rng": rng.bit_generator.state, "scores": scores, "progress": progress})
         words = f"success: predicted {metrics['predicted_success']:.2f}, true {metrics['success']:.2f}; {metrics['steps']:.1f} steps"
-        report("improve", iteration, config.iterations, words)
+        done = (progress["episodes"], config.episodes) if config.episodes else (iteration, config.iterations)
+        report("improve", *done, words)
 
     if config.monitor_every and progress["stopped"] != "not finite":
-        run.append("monitoring", [monitor(policy, start["env_id"], config, progress, options)])
+        run.append("monitoring", [monitor(model, monitoring_envs, config, progress)])
     outcome = {"stopped": progress["stopped"] or "finished", "iterations": progress["iteration"], "practice_episodes": progress["episodes"]}
     best = {"best_iteration": progress["best_iteration"], "best_score": progress["best_score"]}
-    save_checkpoint(run.checkpoint("last"), "policy", policy.state_dict(), {**facts, **outcome})
+    save_checkpoint(run.checkpoint("last"), "policy", model.state_dict(), {**facts, **outcome})
     save_checkpoint(run.checkpoint("policy"), "policy", best_weights, {**facts, **outcome, **best})
     return run.folder
+
+
+def episodes_of_round(config: ImproveConfig, progress: Mapping[str, Any]) -> int | None:
+    """Returns how many episodes the next round has: 0 at the end, None for as many as give N·B transitions.
+
+    A round ends where a snapshot is due, so that the snapshot has learned from exactly so many.
+    """
+    if progress["iteration"] >= config.iterations:
+        return 0
+    if config.episodes_per_round is None:
+        return 0 if config.episodes is not None and progress["episodes"] >= config.episodes else None
+    due = [n for n in (*config.snapshots, config.episodes or 0) if n > progress["episodes"]]
+    if config.episodes is not None and progress["episodes"] >= config.episodes:
+        return 0
+    return min(config.episodes_per_round, *(n - progress["episodes"] for n in due)) if due else config.episodes_per_round
+
+
+def snapshot_name(episodes: int) -> str:
+    """Returns the name of the checkpoint after so many practice episodes."""
+    return f"episodes-{episodes}"
+
+
+def minibatches(n: int, config: ImproveConfig, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Yields the rows of each minibatch: N of B rows without replacement; or, with `epochs`, all n rows in a new order, so many times."""
+    if config.epochs is None:
+        drawn = torch.from_numpy(rng.permutation(n)[: config.updates * config.batch])
+        yield from drawn.split(config.batch)
+        return
+    for _ in range(config.epochs):
+        yield from torch.from_numpy(rng.permutation(n)).tensor_split(max(1, round(n / config.batch)))
 
 
 def reinforce_loss(log_prob: Tensor, log_prob_then: Tensor, returns: Tensor, ratio_clip: float | None) -> Tensor:
@@ -178,7 +231,7 @@ def reinforce_loss(log_prob: Tensor, log_prob_then: Tensor, returns: Tensor, rat
     Args:
         log_prob: (B,) under the policy as it is.
         log_prob_then: (B,) under the policy that practised.
-        returns: (B,).
+        returns: (B,), or what is left of them when a baseline was subtracted.
         ratio_clip: ρ counts only within 1 ± this; None is plain REINFORCE.
     """
     if ratio_clip is None:
@@ -188,45 +241,33 @@ def reinforce_loss(log_prob: Tensor, log_prob_then: Tensor, returns: Tensor, rat
     return -torch.minimum(ratio * returns, clipped * returns).mean()
 
 
-def monitor(
-    policy: Policy, env_id: str, config: ImproveConfig, progress: dict[str, Any], options: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def all_rows(n: int) -> Iterator[Tensor]:
+    """Yields the rows 0 to n − 1, as many at a time as are scored at once."""
+    yield from torch.arange(n).split(ROWS)
+
+
+def log_prob_of(model: EmbodiedModel, decisions: Decisions) -> Tensor:
+    """Returns (M,): log π of what was decided."""
+    with torch.inference_mode():
+        scored = [model.log_prob(take(decisions.inputs, rows), decisions.actions[rows]).cpu() for rows in all_rows(len(decisions))]
+    return torch.cat(scored).clone()
+
+
+def entropy_of(model: EmbodiedModel, decisions: Decisions) -> float:
+    """Returns the mean entropy of π in [nats]."""
+    with torch.inference_mode():
+        found = [model.actions(take(decisions.inputs, rows)).entropy().cpu() for rows in all_rows(len(decisions))]
+    return torch.cat(found).mean().item()
+
+
+def monitor(model: EmbodiedModel, envs: EFMVectorEnv, config: ImproveConfig, progress: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how the policy does by ground truth, on episodes of its own and with actions from a generator of its own."""
     seeds = episode_seeds(EpisodeSet.MONITORING, config.seed)
-    acting = NetworkPolicy(policy, torch_generator(config.seed, Stream.POLICY))
-    wanted = [next(seeds) for _ in range(config.monitor_episodes)]
-    made = {"reward_model": "none", "terminate_on": "true", **(options or {})}
-    episodes = list(rollout(acting, env_id, wanted, num_envs=config.num_envs, **made))
+    acting = make_policy(model, torch_generator(config.seed, Stream.POLICY))
+    episodes: list[Episode] = list(rollout(acting, envs, [next(seeds) for _ in range(config.monitor_episodes)]))
     return {
         "iteration": progress["iteration"],
         "practice_episodes": progress["episodes"],
         "success": float(np.mean([e.is_success.any() for e in episodes])),
         "steps": float(np.mean([len(e) for e in episodes])),
-    }
-
-
-def practice_score(episodes: Sequence[Episode]) -> float:
-    """Returns how well practice went, 0 to 1, by the detector that ends its episodes.
-
-    It is the mean over episodes of 0.99^steps where the detector saw success, and of 0 elsewhere: more successes are better, and among
-    equals faster ones.
-    """
-    return float(np.mean([SCORE_DISCOUNT ** len(e) * (e.end_reason == "terminated") for e in episodes]))
-
-
-def has_collapsed(scores: Sequence[float], window: int, ratio: float) -> bool:
-    """Whether the mean of the last `window` scores is below `ratio` times the best such mean so far."""
-    if len(scores) < 2 * window:
-        return False
-    means = np.convolve(scores, np.full(window, 1.0 / window), mode="valid")
-    return bool(means[-1] < ratio * means.max())
-
-
-def practice_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Returns what practice looked like; `success` is ground truth, which training does not see."""
-    return {
-        "success": float(np.mean([e.is_success.any() for e in episodes])),
-        "predicted_success": float(np.mean([e.predicted_success[-1] for e in episodes])),
-        "steps": float(np.mean([len(e) for e in episodes])),
-        "reward": float(np.mean([e.rewards.sum() for e in episodes])),
     }

@@ -1,5 +1,6 @@
 """The `efm` command. Only light imports up here: `efm --help` must answer at once."""
 
+import itertools
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ except ModuleNotFoundError:
     sys.exit(f"error: {missing_extra('the efm command', 'agents')}")
 
 from efm_agents.config import ImproveConfig, SFTConfig
+from efm_agents.presets import IMPROVE_PRESETS, SFT_PRESETS, preset_for
 from efm_benchmarks.config import RecipeConfig
 
 app = tyro.extras.SubcommandApp()
@@ -28,6 +30,8 @@ EnvOfPolicy = Annotated[str | None, arg(help="Registered id; None is the one tha
 Options = Annotated[str, arg(help="""For gym.make, as JSON: '{"instructions": "held_out"}'; the env's page lists them.""")]
 PolicyName = Annotated[str, arg(help="expert:STYLE, random, or the folder (or a checkpoint file) of a run.")]
 Reward = Annotated[str, arg(help="""A reward model: its name, its JSON ('{"id": "noisy", "std": 3}'), or the folder of a run.""")]
+SFTPreset = Annotated[str, arg(help=f"Where the settings start from: {', '.join(SFT_PRESETS)}.")]
+ImprovePreset = Annotated[str, arg(help=f"Where the settings start from: {', '.join(IMPROVE_PRESETS)}.")]
 DEFAULT_ENV = "EFM-PointMass-v0"
 
 
@@ -74,7 +78,7 @@ def demos(
     _finish(
         {"file": str(out), "demonstrations": len(kept), "mean_steps": sum(lengths) / len(lengths)},
         json,
-        f"efm sft --demos {out} --out {out.parent / 'sft'}",
+        f"efm sft --preset {preset_for(env)} --demos {out} --out {out.parent / 'sft'}",
     )
 
 
@@ -83,6 +87,7 @@ def sft(
     *,
     demos: Annotated[Path, arg(help="Demonstrations, from `efm demos`.")],
     out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/sft"),
+    preset: SFTPreset = "default",
     config: OmitArgPrefixes[SFTConfig] = SFTConfig(),
     json: Json = False,
 ) -> None:
@@ -107,6 +112,7 @@ def improve(
     start: Annotated[Path, arg(help="The stage-1 run: policy to start from, and reward model.")],
     reward: Annotated[Path | None, arg(help="Another run or checkpoint to take the reward model from.")] = None,
     out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/improve"),
+    preset: ImprovePreset = "paper",
     config: OmitArgPrefixes[ImproveConfig] = ImproveConfig(),
     json: Json = False,
 ) -> None:
@@ -311,9 +317,26 @@ def play(
     )
 
 
+def start_from_preset(arguments: list[str]) -> None:
+    """Lets the settings of `efm sft` and `efm improve` start from what `--preset` names, before they are read: `--help` shows them, too."""
+    of_command = {"sft": (sft, SFT_PRESETS), "improve": (improve, IMPROVE_PRESETS)}
+    if not arguments or arguments[0] not in of_command:
+        return
+    command, presets = of_command[arguments[0]]
+    given = [b for a, b in itertools.pairwise(arguments) if a == "--preset"] + [a[9:] for a in arguments if a.startswith("--preset=")]
+    name = (given or [next(iter(presets))])[-1]
+    if name not in presets:
+        from efm_envs.errors import unknown_name
+
+        raise unknown_name("preset", name, list(presets))
+    defaults: Any = command.__kwdefaults__
+    defaults["config"] = presets[name]
+
+
 def main() -> None:
     """Runs the command; a mistake of the user's ends with one line, not with a traceback."""
     try:
+        start_from_preset(sys.argv[1:])
         app.cli(
             prog="efm", description="Gymnasium environments whose reward is a reward model, and agents that improve themselves with it."
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from efm_agents.config import ImproveConfig, SFTConfig
+from efm_agents.presets import SFT_PRESETS
 
 MAIN_GAMMA = 0.9
 
@@ -23,7 +24,7 @@ class RecipeConfig:
     """Evaluation episodes: the same ones for every policy and every training seed."""
     gammas: tuple[float, ...] = (MAIN_GAMMA,)
     """Discounts to improve with; the paper's is 0.9, others are ablations."""
-    sft: SFTConfig = field(default_factory=SFTConfig)
+    sft: SFTConfig = field(default_factory=lambda: SFT_PRESETS["point-mass"])
     """Stage 1; its seed is each training seed in turn."""
     improve: ImproveConfig = field(default_factory=ImproveConfig)
     """Stage 2; its seed and gamma are set likewise."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from efm_agents.inputs import join
 from efm_agents.reward_model import CheckpointRewardModel
 from efm_agents.run import read_log
 from efm_benchmarks.config import MAIN_GAMMA
@@ -206,9 +206,8 @@ def is_last_round(stage: str) -> bool:
 
 def predict(model: CheckpointRewardModel, episodes: Sequence[Episode]) -> list[Prediction]:
     """Returns what the model says of each observation of each episode."""
-    inputs = model.network.inputs
-    features = torch.cat([inputs.features(episode.observations) for episode in episodes])
-    estimate = model.network.steps_to_go(features)  # one call: it takes as long for one episode as for fifty
+    inputs = join([model.model.inputs(episode.observations) for episode in episodes])
+    estimate = model.model.steps_to_go(inputs)  # one call: it takes as long for one episode as for fifty
     assert estimate.edges is not None and estimate.probs is not None
     ends = np.cumsum([len(episode) + 1 for episode in episodes])[:-1]
     columns = (np.split(column, ends) for column in (estimate.mean, *quantiles(estimate.edges, estimate.probs, BAND)))

@@ -58,6 +58,7 @@ class BananaTable(BoardTask):
 
     name = "BananaTable"
     tool_clearance_m = 0.09
+    object_names = ("banana",)
 
     def __init__(self, instructions: str = "train") -> None:
         super().__init__()

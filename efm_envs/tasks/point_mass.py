@@ -43,6 +43,7 @@ class PointMass(Task):
         "human": "efm_envs.experts.point_mass:WaypointsExpert",
         "waypoints": "efm_envs.experts.point_mass:WaypointsExpert",
     }
+    object_names = ("goal",)
 
     def __init__(self) -> None:
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)

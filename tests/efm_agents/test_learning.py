@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from efm_agents import demonstrations, self_improvement, sft
-from efm_agents.config import ImproveConfig, SFTConfig
+from efm_agents.config import ImproveConfig, ModelConfig, SFTConfig
 from efm_agents.policy import load_policy
 from efm_envs.evaluation import EpisodeRecord, evaluate
 
@@ -20,7 +20,8 @@ def score(run: Path) -> list[EpisodeRecord]:
 def test_self_improvement_makes_the_policy_much_faster(tmp_path: Path) -> None:
     """Measured with seeds 0, 10 and 11: 94 to 109 steps and .50 to .58 success, then 20 to 33 steps and .98 to 1.00."""
     shown = demonstrations.collect(POINT_MASS, 800, seed=11)
-    sft_config = SFTConfig(seed=11, steps=800, hidden=(128, 128), learning_rate=1e-3, steps_to_go_learning_rate=2e-3)
+    model = ModelConfig(backbone="mlp", hidden=(128, 128), max_steps_to_go=140.0)
+    sft_config = SFTConfig(seed=11, steps=800, model=model, learning_rate=1e-3, steps_to_go_learning_rate=2e-3, warmup=0)
     before = score(sft.train(shown, tmp_path / "sft", sft_config, task="PointMass"))
     improve_config = ImproveConfig(seed=11, iterations=32, learning_rate=1e-3, terminate_on="true", monitor_every=0)
     after = score(self_improvement.train(tmp_path / "sft", tmp_path / "improve", improve_config))

@@ -78,7 +78,7 @@ def test_a_trained_model_reads_only_what_the_policy_sees(spec: dict[str, Any]) -
 
 
 def test_a_trained_model_is_frozen(spec: dict[str, Any]) -> None:
-    assert not any(parameter.requires_grad for parameter in make_reward_model(spec).network.parameters())
+    assert not any(parameter.requires_grad for parameter in make_reward_model(spec).model.parameters())
 
 
 def test_the_fingerprint_is_that_of_the_weights_and_not_of_the_path(sft_run: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_fingerprint_is_that_of_the_weights_and_not_of_the_path(sft_run: Pat
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(file.read_bytes())
     weights, config = load_checkpoint(file, "steps_to_go")
-    name = "layers.0.weight"
+    name = "backbone.layers.steps_to_go.0.weight"
     weights[name][0, 0] += 2**-10
     save_checkpoint(tmp_path / "other.safetensors", "steps_to_go", weights, config)
     prints = [CheckpointRewardModel(p).fingerprint for p in (sft_run, file, copy, tmp_path / "other.safetensors")]
@@ -131,8 +131,8 @@ def test_a_model_of_another_task_is_refused_and_both_tasks_are_named(sft_run: Pa
 
 def test_a_model_that_needs_what_the_env_does_not_show_is_refused(sft_run: Path, tmp_path: Path) -> None:
     model = load_checkpoint(sft_run / "checkpoints/steps_to_go.safetensors", "steps_to_go")[1]["model"]
-    inputs = {"names": ["agent_pos", "whiskers"], "sizes": [4, 2]}
-    path = changed(sft_run, tmp_path / "c.safetensors", model={**model, "inputs": inputs})
+    reads = {**model["reads"], "names": ["agent_pos", "whiskers"], "sizes": [4, 2]}
+    path = changed(sft_run, tmp_path / "c.safetensors", model={**model, "reads": reads})
     with pytest.raises(EFMError, match="reward model 'checkpoint' needs: 'whiskers'"):
         gym.make(POINT_MASS, reward_model={"id": "checkpoint", "path": path})
 

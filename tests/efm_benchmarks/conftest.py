@@ -13,7 +13,7 @@ import pytest
 import torch
 
 EFM = Path(sys.executable).with_name("efm")
-TINY_SFT = ("--steps", "60", "--validate-every", "20", "--batch", "32", "--hidden", "16", "16")
+TINY_SFT = ("--preset", "point-mass", "--steps", "60", "--validate-every", "20", "--batch", "32", "--hidden", "16", "16")
 TINY_IMPROVE = ("--iterations", "2", "--updates", "2", "--batch", "32", "--num-envs", "2", "--score-window", "1", "--monitor-episodes", "2")
 
 

@@ -23,7 +23,7 @@ from tests.efm_benchmarks.conftest import EFM, Finished
 SEEDS = 2
 STAGES = ("demonstrations", "sft", "improve", "improve-last", "direct")
 CONFIG = ("--seeds", SEEDS, "--demonstrations", 12, "--episodes", 5)
-SFT = ("--sft.steps", 40, "--sft.validate-every", 20, "--sft.batch", 16, "--sft.hidden", 16)
+SFT = ("--sft.steps", 40, "--sft.validate-every", 20, "--sft.batch", 16, "--sft.model.hidden", 16)
 IMPROVE = ("--improve.iterations", 4, "--improve.updates", 4, "--improve.batch", 32)
 SCORE = ("--improve.score-window", 2, "--improve.monitor-every", 2, "--improve.monitor-episodes", 2)
 

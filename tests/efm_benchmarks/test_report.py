@@ -16,8 +16,9 @@ import torch
 import tyro
 
 from efm_agents.checkpoint import save_checkpoint
-from efm_agents.config import ImproveConfig, SFTConfig
-from efm_agents.model import Inputs, Policy, StepsToGoNetwork
+from efm_agents.config import ImproveConfig, ModelConfig, SFTConfig
+from efm_agents.inputs import Reads
+from efm_agents.model import EmbodiedModel, build_model, to_config
 from efm_agents.run import to_settings, versions
 from efm_benchmarks import plots, report, sections
 from efm_benchmarks.config import RecipeConfig
@@ -31,11 +32,15 @@ from efm_envs.rendering import find_backend
 from efm_envs.rewards.metrics import quantiles
 
 ENV_ID = "EFM-PointMass-v0"
-INPUTS = Inputs(("agent_pos", "environment_state"), (4, 2))
+READS = Reads(("agent_pos", "environment_state"), (4, 2))
 ROUNDS = 4
 
 
-def straight_episode(seed: int, network: StepsToGoNetwork, succeeds: bool = True) -> Episode:
+def small_model() -> EmbodiedModel:
+    return build_model(to_config(ModelConfig(backbone="mlp", hidden=(8,), action_bins=5, bins=7), READS, action_size=2, longest=70))
+
+
+def straight_episode(seed: int, model: EmbodiedModel, succeeds: bool = True) -> Episode:
     rng = np.random.default_rng(seed)
     steps = int(rng.integers(25, 40))
     start, goal = rng.uniform(-1, 1, (2, 2))
@@ -44,7 +49,7 @@ def straight_episode(seed: int, network: StepsToGoNetwork, succeeds: bool = True
         "environment_state": np.tile(goal, (steps + 1, 1)).astype(np.float32),
     }
     observations["agent_pos"][:, :2] = np.linspace(start, goal, steps + 1)
-    steps_to_go = network.steps_to_go(INPUTS.features(observations)).mean
+    steps_to_go = model.steps_to_go(model.inputs(observations)).mean
     success = np.zeros(steps + 1, bool)
     success[-1] = succeeds
     return Episode(
@@ -70,12 +75,13 @@ def make_recipe(folder: Path, stopped: str = "finished", **settings: Any) -> Pat
 
 def make_seed(folder: Path, config: RecipeConfig, seed: int, stopped: str) -> None:
     torch.manual_seed(seed)
-    network, policy = StepsToGoNetwork(INPUTS, (8,), 7, 70.0), Policy(INPUTS, (8,), 2, 5)
-    facts = {"task": "PointMass", "env_id": ENV_ID}
-    model = {**facts, "model": network.config, "success_threshold": 2.0}
-    save_checkpoint(folder / "sft/checkpoints/steps_to_go.safetensors", "steps_to_go", network.state_dict(), model)
-    save_checkpoint(folder / "sft/checkpoints/policy.safetensors", "policy", policy.state_dict(), {**facts, "model": policy.config})
-    save_episodes(folder / "demonstrations.npz", [straight_episode(7, network)], {"min_length": 10})
+    model = small_model()
+    facts: dict[str, Any] = {"task": "PointMass", "env_id": ENV_ID}
+    facts["model"] = model.config
+    path = folder / "sft/checkpoints/steps_to_go.safetensors"
+    save_checkpoint(path, "steps_to_go", model.state_dict(), {**facts, "success_threshold": 2.0})
+    save_checkpoint(folder / "sft/checkpoints/policy.safetensors", "policy", model.state_dict(), facts)
+    save_episodes(folder / "demonstrations.npz", [straight_episode(7, model)], {"min_length": 10})
     improved = [stage for stage in stages(config) if stage.name.startswith("improve") and not stage.name.endswith("-last")]
     for stage in improved:
         why = stopped if stage is improved[-1] else "finished"
@@ -87,9 +93,9 @@ def make_seed(folder: Path, config: RecipeConfig, seed: int, stopped: str) -> No
         write_lines(folder / stage.name / "monitoring.jsonl", looks)
         outcome = {"stopped": why, "iterations": rounds, "practice_episodes": (10 + seed) * rounds, "best_iteration": 1}
         path = folder / stage.name / "checkpoints/policy.safetensors"
-        save_checkpoint(path, "policy", policy.state_dict(), {**facts, "model": policy.config, **outcome})
+        save_checkpoint(path, "policy", model.state_dict(), {**facts, **outcome})
     for stage in stages(config):
-        episodes = [straight_episode(k, network, succeeds=(k + seed) % 3 > 0) for k in range(config.episodes)]
+        episodes = [straight_episode(k, model, succeeds=(k + seed) % 3 > 0) for k in range(config.episodes)]
         save_episodes(folder / f"evaluation/{stage.name}.npz", episodes)
         write_lines(folder / f"evaluation/{stage.name}.jsonl", [asdict(EpisodeRecord.of(episode)) for episode in episodes])
 
@@ -145,10 +151,10 @@ def text_alone(alone: Path) -> str:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A discount that is not the paper's, and recorded predictions that are of another network."""
+    """A discount that is not the paper's, and recorded predictions that are of another model."""
     made = make_recipe(tmp_path_factory.mktemp("odd"), seeds=1, gammas=(0.5,))
-    network = StepsToGoNetwork(INPUTS, (8,), 7, 70.0)
-    save_episodes(made / "seed-0/evaluation/sft.npz", [straight_episode(k, network) for k in range(4)])
+    model = small_model()
+    save_episodes(made / "seed-0/evaluation/sft.npz", [straight_episode(k, model) for k in range(4)])
     return made
 
 
@@ -268,7 +274,12 @@ def test_predictions_computed_again_are_the_recorded_ones(folder: Path) -> None:
 
 
 def test_command_runs_the_recipe_with_the_same_settings() -> None:
-    config = RecipeConfig(seeds=5, gammas=(0.9, 0.0), sft=SFTConfig(hidden=(8, 8)), improve=ImproveConfig(ratio_clip=0.2, iterations=7))
+    config = RecipeConfig(
+        seeds=5,
+        gammas=(0.9, 0.0),
+        sft=SFTConfig(model=ModelConfig(backbone="mlp", hidden=(8, 8))),
+        improve=ImproveConfig(ratio_clip=0.2, iterations=7),
+    )
     words = shlex.split(sections.command(to_settings(config)))
     assert words[:2] == ["efm", "recipe"]
     assert tyro.cli(RecipeConfig, args=words[2:]) == config

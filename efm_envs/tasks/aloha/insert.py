@@ -49,6 +49,7 @@ class Insert(AlohaTask):
     most_yaw_rad = 0.4
     carries = (1, 0)
     grasp_slack_m = 0.015
+    object_names = ("peg", "socket")
 
     def __init__(self, control: str = JOINTS, clearance_m: float = CLEARANCE_M, yaw_rad: float = 0.0) -> None:
         self.clearance_m = checked_number("clearance_m", clearance_m, LEAST_CLEARANCE_M, MOST_CLEARANCE_M)

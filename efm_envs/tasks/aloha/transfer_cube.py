@@ -38,6 +38,7 @@ class TransferCube(AlohaTask):
     carries = (None, 0)
     grasp_slack_m = 0.003
     noise_slack_m = 0.004
+    object_names = ("cube",)
 
     def __init__(self, control: str = JOINTS, yaw_rad: float = 0.0) -> None:
         super().__init__(control, yaw_rad)

@@ -37,7 +37,7 @@ class LanguageTable(BoardTask):
         self.family = one_of("family", family, (*FAMILIES, MIX))
         self.block_set = one_of("blocks", blocks, BLOCK_SETS)
         self.split = one_of("instructions", instructions, SPLITS)
-        self.blocks = BLOCK_SETS[blocks]
+        self.blocks = self.object_names = BLOCK_SETS[blocks]
         self.name = f"LanguageTable{len(self.blocks)}"  # type: ignore[misc]  # what a reward model is made for: these observations
         n = len(self.blocks)
         block_low = np.tile([*board.WALL_LOW, -1.0, -1.0], n)

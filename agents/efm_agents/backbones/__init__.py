@@ -1,0 +1,1 @@
+"""What reads: a module for each kind of backbone."""
