@@ -5,13 +5,15 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from efm_agents.checkpoint import SUFFIX, write_atomically
-from efm_envs.errors import EFMError
+from efm_agents.loggers import LOGGERS, Logger, figures, make_loggers
+from efm_envs.errors import EFMError, one_of
 
+FIGURES = ("metrics", "monitoring")  # the logs whose rows are figures over time
 VERSIONED = ("efm-envs", "gymnasium", "mujoco", "numpy", "torch", "safetensors")
 
 Report = Callable[[str, int, int, str], None]  # stage, done, total, a few words
@@ -28,14 +30,17 @@ class Run:
         folder: made if it does not exist.
         program: what runs in it ("sft", "improve", …).
         settings: JSON-able; a folder that holds a run with other settings is refused.
+        loggers: where figures go besides, "tensorboard", "trackio" or "wandb"; no setting: a run may be resumed with others.
 
     Raises:
         EFMError: the folder holds another run.
     """
 
-    def __init__(self, folder: Path | str, program: str, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path | str, program: str, settings: dict[str, Any], loggers: Sequence[str] = ()) -> None:
         self.folder = Path(folder)
-        config = json.loads(json.dumps({"program": program, **settings}))
+        self._wanted = tuple(one_of("logger", name, LOGGERS) for name in loggers)
+        self._loggers: list[Logger] | None = None  # made when there is something to show
+        self._config = config = json.loads(json.dumps({"program": program, **settings}))
         path = self.folder / "config.json"
         if path.is_file():
             _refuse_other_settings(self.folder, json.loads(path.read_text()), config)
@@ -48,9 +53,21 @@ class Run:
         return self.folder / "checkpoints" / f"{name}{SUFFIX}"
 
     def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds rows to `LOG.jsonl`."""
+        """Adds rows to `LOG.jsonl`, and shows the loggers those of them that are figures over time."""
+        rows = list(rows)
         with (self.folder / f"{log}.jsonl").open("a") as file:
             file.writelines(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
+        for row in rows if self._wanted and log in FIGURES else ():
+            step = int(row["step"] if "step" in row else row["iteration"])
+            if self._loggers is None:
+                self._loggers = make_loggers(self._wanted, self.folder, self._config, step - 1)
+            for logger in self._loggers:
+                logger.log(figures(row, log), step)
+
+    def close(self) -> None:
+        """Ends what the loggers have begun."""
+        for logger in self._loggers or ():
+            logger.close()
 
     def forget_after(self, log: str, key: str, last: int) -> None:
         """Drops the rows whose `key` is beyond `last`: a killed run wrote them after its last checkpoint, and will write them again."""

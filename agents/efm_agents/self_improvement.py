@@ -12,8 +12,11 @@ With `terminate_on="predicted"` no ground truth is used to learn, to choose the 
 Deviations from the paper are listed in agents/README.md.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ from efm_agents.policy import make_policy, torch_generator
 from efm_agents.practice import Decisions, has_collapsed, has_levelled_off, practice_metrics, practice_score
 from efm_agents.reward_model import CheckpointRewardModel
 from efm_agents.rollout import make_vector_env, rollout
-from efm_agents.run import Report, Run, no_report, to_settings
+from efm_agents.run import Report, Run, no_report, read_log, to_settings
 from efm_envs.data import Episode
 from efm_envs.evaluation import EpisodeRecord
 from efm_envs.seeding import EpisodeSet, Stream, episode_seeds, generator
@@ -57,6 +60,7 @@ def train(
     config: ImproveConfig,
     *,
     reward_checkpoint: Path | str | None = None,
+    loggers: Sequence[str] = (),
     report: Report = no_report,
 ) -> Path:
     """Improves a policy by practice; resumes a run that was broken off, with the same result to the last bit.
@@ -68,6 +72,7 @@ def train(
         config: the settings.
         reward_checkpoint: the stage-1 run, or its steps_to_go.safetensors: gives reward and success, and stays as it is. None takes it
             from the same run as the policy.
+        loggers: where figures go besides the run's files: "tensorboard", "trackio", "wandb".
         report: is told about progress.
 
     Returns:
@@ -76,7 +81,9 @@ def train(
     policy_file = find_checkpoint(policy_checkpoint, "policy")
     reward_file = find_checkpoint(reward_checkpoint or policy_checkpoint, "steps_to_go")
     weights, start = load_checkpoint(policy_file, "policy")
-    run = Run(folder, "improve", {**to_settings(config), "policy": fingerprint(policy_file), "reward_model": fingerprint(reward_file)})
+    run = Run(
+        folder, "improve", {**to_settings(config), "policy": fingerprint(policy_file), "reward_model": fingerprint(reward_file)}, loggers
+    )
     options = start.get("options", {})  # with which the demonstrations were made
     facts = {"task": start["task"], "env_id": start["env_id"], "options": options, "model": start["model"], "seed": config.seed}
 
@@ -175,7 +182,7 @@ def train(
             **found,
         }
         run.append("metrics", [{"iteration": iteration, "practice_episodes": progress["episodes"], "score": scores[-1], **metrics}])
-        run.append("episodes", [{"iteration": iteration, **asdict(EpisodeRecord.of(e))} for e in episodes])
+        run.append("episodes", [{"iteration": iteration, **dataclasses.asdict(EpisodeRecord.of(e))} for e in episodes])
         if progress["episodes"] in config.snapshots:
             save_checkpoint(run.checkpoint(snapshot_name(progress["episodes"])), "policy", model.state_dict(), {**facts, **progress})
         tensors = pack("policy", model.state_dict()) | pack("best", best_weights) | pack_optimizer("optimizer", optimizer)
@@ -192,7 +199,29 @@ def train(
     best = {"best_iteration": progress["best_iteration"], "best_score": progress["best_score"]}
     save_checkpoint(run.checkpoint("last"), "policy", model.state_dict(), {**facts, **outcome})
     save_checkpoint(run.checkpoint("policy"), "policy", best_weights, {**facts, **outcome, **best})
+    run.close()
     return run.folder
+
+
+def plan(policy_checkpoint: Path | str, config: ImproveConfig, *, reward_checkpoint: Path | str | None = None) -> dict[str, Any]:
+    """Returns what practice would be, and how long it would take here, by a first round played in a temporary folder.
+
+    Rounds become shorter, or longer, as the policy changes.
+    """
+    first = dataclasses.replace(config, iterations=1, monitor_every=0, snapshots=())
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        (row,) = read_log(train(policy_checkpoint, folder, first, reward_checkpoint=reward_checkpoint) / "metrics.jsonl")
+        seconds = time.perf_counter() - begun
+    rounds = config.iterations
+    if config.episodes is not None:
+        rounds = min(rounds, math.ceil(config.episodes / row["practice_episodes"]))
+    return {
+        "rounds": rounds,
+        "episodes_of_the_first_round": row["practice_episodes"],
+        "steps_an_episode": row["steps"],
+        "minutes": rounds * seconds / 60,
+    }
 
 
 def episodes_of_round(config: ImproveConfig, progress: Mapping[str, Any]) -> int | None:

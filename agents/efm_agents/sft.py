@@ -9,6 +9,7 @@ observation, is there to be switched on (App. A).
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from efm_envs.errors import EFMError
 from efm_envs.registration import ids
 from efm_envs.seeding import Stream, generator
 
+TIMED_STEPS = 5  # of a plan
 VALIDATION_ROWS = 4096  # rows of a validation that are in memory at once
 
 Loss = Callable[[EmbodiedModel, Dataset, Tensor], Tensor]  # (n,), a loss for each row
@@ -42,6 +44,7 @@ def train(
     *,
     task: str,
     options: Mapping[str, Any] | None = None,
+    loggers: Sequence[str] = (),
     report: Report = no_report,
 ) -> Path:
     """Trains a model on demonstrations; resumes a run that was broken off, with the same result to the last bit.
@@ -52,6 +55,7 @@ def train(
         config: the settings.
         task: name of the task, which the checkpoints carry, as they do
         options: for `gym.make`, with which the demonstrations were made.
+        loggers: where figures go besides the run's files: "tensorboard", "trackio", "wandb".
         report: is told about progress.
 
     Returns:
@@ -63,25 +67,9 @@ def train(
     mixture = as_mixture(demonstrations)
     everything = [episode for kind in mixture for episode in kind.episodes]
     first = everything[0]
-    run = Run(folder, "sft", {**to_settings(config), "env_id": first.env_id, "demonstrations": describe(mixture)})
+    run = Run(folder, "sft", {**to_settings(config), "env_id": first.env_id, "demonstrations": describe(mixture)}, loggers)
     rng = generator(Stream.TRAINING, config.seed)
-    device = device_for(config.model.backbone, config.device)
-
-    # The model, and the data as it reads them.
-    training, held_out = split(mixture, config.validation_fraction, rng)
-    with fresh_generator():
-        torch.manual_seed(int(rng.integers(2**31)))
-        longest = max(map(len, everything))
-        described = to_config(
-            config.model,
-            Reads.of(everything, objects_of(first.env_id, options or {})),
-            first.actions.shape[1],
-            longest,
-            config.instruction_weight > 0,
-        )
-        model = build_model(described).to(device)
-    data, validation = Dataset.of(training, model), Dataset.of(held_out, model)
-    model.prepare(data.inputs)
+    model, data, validation = prepare(mixture, config, options or {}, rng)
     losses: dict[str, Loss] = {"policy": policy_loss, "steps_to_go": steps_to_go_loss}
     rows = {"policy": validation.acting.all(), "steps_to_go": validation.telling.all()}
 
@@ -158,6 +146,7 @@ def train(
     threshold = choose_success_threshold(model, validation)
     facts |= {"best": best["steps_to_go"], "success_threshold": threshold}
     save_checkpoint(run.checkpoint("steps_to_go"), "steps_to_go", best_weights["steps_to_go"], facts)
+    run.close()
     return run.folder
 
 
@@ -169,6 +158,67 @@ def objects_of(env_id: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     names = tuple(env.unwrapped.task.object_names)
     env.close()
     return names
+
+
+def prepare(
+    mixture: Sequence[Mixed], config: SFTConfig, options: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[EmbodiedModel, Dataset, Dataset]:
+    """Returns a fresh model, and as it reads them the demonstrations to learn from and those that are held out."""
+    training, held_out = split(mixture, config.validation_fraction, rng)
+    everything = [episode for kind in mixture for episode in kind.episodes]
+    first, longest = everything[0], max(map(len, everything))
+    reads = Reads.of(everything, objects_of(first.env_id, options))
+    with fresh_generator():
+        torch.manual_seed(int(rng.integers(2**31)))
+        model = build_model(to_config(config.model, reads, first.actions.shape[1], longest, config.instruction_weight > 0))
+    model = model.to(device_for(config.model.backbone, config.device))
+    data, validation = Dataset.of(training, model), Dataset.of(held_out, model)
+    model.prepare(data.inputs)
+    return model, data, validation
+
+
+def plan(
+    demonstrations: Sequence[Episode] | Sequence[Mixed], config: SFTConfig, *, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns what training would be: its data, its model, its steps, and how long it would take here, by a few steps that are timed.
+
+    Nothing is written.
+
+    Raises:
+        EFMError: as `train`.
+    """
+    mixture = as_mixture(demonstrations)
+    rng = generator(Stream.TRAINING, config.seed)
+    model, data, validation = prepare(mixture, config, options or {}, rng)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+
+    def step() -> None:
+        acting, telling = data.acting.draw(config.batch, rng), data.telling.draw(config.batch, rng)
+        loss = policy_loss(model, data, acting).mean() + steps_to_go_loss(model, data, telling).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    step()  # the first one takes longer
+    begun = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        step()
+    a_step = (time.perf_counter() - begun) / TIMED_STEPS
+    begun = time.perf_counter()
+    validation_loss(model, validation, policy_loss, validation.acting.all())
+    validation_loss(model, validation, steps_to_go_loss, validation.telling.all())
+    validations = math.ceil(config.steps / config.validate_every)
+    seconds = config.steps * a_step + validations * (time.perf_counter() - begun)
+    return {
+        "demonstrations": sum(len(kind.episodes) for kind in mixture),
+        "held_out": len(validation.ends),
+        "transitions": int((data.steps_to_go > 0).sum()),
+        "reads": list(model.reads.observations),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "steps": config.steps,
+        "passes": config.steps * config.batch / int((data.steps_to_go > 0).sum()),
+        "minutes": seconds / 60,
+    }
 
 
 def policy_loss(model: EmbodiedModel, data: Dataset, rows: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ PolicyName = Annotated[str, arg(help="expert:STYLE, random, or the folder (or a 
 Reward = Annotated[str, arg(help="""A reward model: its name, its JSON ('{"id": "noisy", "std": 3}'), or the folder of a run.""")]
 SFTPreset = Annotated[str, arg(help=f"Where the settings start from: {', '.join(SFT_PRESETS)}.")]
 ImprovePreset = Annotated[str, arg(help=f"Where the settings start from: {', '.join(IMPROVE_PRESETS)}.")]
+Loggers = Annotated[tuple[str, ...], arg(help="Where figures go besides: tensorboard, trackio, wandb.")]
+DryRun = Annotated[bool, arg(help="Only say what it would be: data, steps, minutes on this machine.")]
 DEFAULT_ENV = "EFM-PointMass-v0"
 
 
@@ -88,6 +90,8 @@ def sft(
     demos: Annotated[Path, arg(help="Demonstrations, from `efm demos`.")],
     out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/sft"),
     preset: SFTPreset = "default",
+    dry_run: DryRun = False,
+    log: Loggers = (),
     config: OmitArgPrefixes[SFTConfig] = SFTConfig(),
     json: Json = False,
 ) -> None:
@@ -99,8 +103,11 @@ def sft(
     from efm_envs.data import load_episodes
 
     episodes, meta = load_episodes(demos)
+    if dry_run:
+        _finish(program.plan(episodes, config, options=meta.get("options")), json, None)
+        return
     with progress() as report:
-        program.train(episodes, out, config, task=task_of(episodes[0].env_id).name, options=meta.get("options"), report=report)
+        program.train(episodes, out, config, task=task_of(episodes[0].env_id).name, options=meta.get("options"), loggers=log, report=report)
     _, facts = load_checkpoint(out / "checkpoints/steps_to_go.safetensors", "steps_to_go")
     summary = {"run": str(out), "best_step": facts["best"]["step"], "success_threshold": facts["success_threshold"]}
     _finish(summary, json, f"efm improve --start {out} --out {out.parent / 'improve'}")
@@ -113,6 +120,8 @@ def improve(
     reward: Annotated[Path | None, arg(help="Another run or checkpoint to take the reward model from.")] = None,
     out: Annotated[Path, arg(help="Folder of the run; the same command resumes it.")] = Path("runs/improve"),
     preset: ImprovePreset = "paper",
+    dry_run: DryRun = False,
+    log: Loggers = (),
     config: OmitArgPrefixes[ImproveConfig] = ImproveConfig(),
     json: Json = False,
 ) -> None:
@@ -121,8 +130,11 @@ def improve(
     from efm_agents.checkpoint import load_checkpoint
     from efm_benchmarks.progress import progress
 
+    if dry_run:
+        _finish(self_improvement.plan(start, config, reward_checkpoint=reward), json, None)
+        return
     with progress() as report:
-        self_improvement.train(start, out, config, reward_checkpoint=reward, report=report)
+        self_improvement.train(start, out, config, reward_checkpoint=reward, loggers=log, report=report)
     _, facts = load_checkpoint(out / "checkpoints/policy.safetensors", "policy")
     names = ("stopped", "iterations", "practice_episodes", "best_iteration", "best_score")
     _finish({"run": str(out), **{name: facts[name] for name in names}}, json, f"efm eval --policy {out} --env {facts['env_id']}")
@@ -372,14 +384,15 @@ def _json_object(option: str, text: str) -> dict[str, Any]:
     return value
 
 
-def _finish(summary: dict[str, Any], as_json: bool, next_command: str) -> None:
+def _finish(summary: dict[str, Any], as_json: bool, next_command: str | None) -> None:
     """Prints what came out, and what one would do next."""
     if as_json:
         print(_dumps(summary, indent=2))
         return
     for name, value in summary.items():
         print(f"{name.replace('_', ' ')}: {_readable(value)}")
-    print(f"Next: {next_command}")
+    if next_command is not None:
+        print(f"Next: {next_command}")
 
 
 def _readable(value: Any) -> str:

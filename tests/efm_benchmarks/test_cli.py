@@ -413,3 +413,26 @@ def test_a_gif_lasts_as_long_as_its_episodes(efm: Efm, tmp_path: Path) -> None:
             image.seek(k)
             lasts_ms += image.info["duration"]
     assert lasts_ms == 100 * (len(episode) + 5)
+
+
+# -- dry runs and presets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = efm("sft", "--demos", runs.demos, "--out", out, *TINY_SFT, "--dry-run", "--json")
+    said = json.loads(done.out)
+    assert said["steps"] == 60 and said["demonstrations"] > said["held_out"] > 0 and said["parameters"] > 0 < said["minutes"]
+    done = efm("improve", "--start", runs.sft, "--out", out, *TINY_IMPROVE, "--dry-run", "--json")
+    said = json.loads(done.out)
+    assert said["rounds"] == 2 and said["minutes"] > 0 and not out.exists()
+
+
+def test_settings_start_from_a_preset_and_those_given_beside_it_win(runs: Runs, efm: Efm, tmp_path: Path) -> None:
+    efm("improve", "--start", runs.sft, "--out", tmp_path, "--preset", "efficient", *TINY_IMPROVE, "--epochs", "2", "--episodes", "4")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert (written["ratio_clip"], written["baseline_rounds"], written["epochs"], written["batch"]) == (0.2, 8, 2, 32)
+
+
+def test_an_unknown_preset_is_refused_with_the_names_there_are(efm: Efm) -> None:
+    assert_one_line_of_error(efm("sft", "--preset", "languagetable"), "unknown preset: 'languagetable'", "'language-table-cpu'")
