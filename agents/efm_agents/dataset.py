@@ -134,7 +134,13 @@ def as_mixture(demonstrations: Sequence[Episode] | Sequence[Mixed]) -> list[Mixe
     Raises:
         EFMError: too few of a kind to hold one out; one that failed; or of several envs.
     """
-    mixture = [kind for kind in demonstrations if isinstance(kind, Mixed)] or [Mixed([e for e in demonstrations if isinstance(e, Episode)])]
+    kinds = [kind for kind in demonstrations if isinstance(kind, Mixed)]
+    alone = [episode for episode in demonstrations if isinstance(episode, Episode)]
+    if len(kinds) + len(alone) < len(demonstrations) or (kinds and alone):
+        raise EFMError(
+            "demonstrations are all episodes, or all Mixed(episodes, …), of which each kind has its weights; got both, or others."
+        )
+    mixture = kinds or [Mixed(alone)]
     for kind in mixture:
         if len(kind.episodes) < 2:
             raise EFMError(f"SFT needs at least 2 demonstrations, one of them to hold out; got {len(kind.episodes)}.")

@@ -70,6 +70,7 @@ class _Log:
         self._seeds = [0] * envs.num_envs
         self._first = np.zeros(envs.num_envs, np.int64)  # the row of the lists below at which each began
         self._seen: list[dict[str, Array]] = []
+        self._kept = 0  # the first row that is still needed
         self._infos: list[Mapping[str, Any]] = []
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
@@ -105,6 +106,10 @@ class _Log:
         self._actions.append(actions)
         self._rewards.append(rewards)
         self.observations = self._seen[-1]
+        since = int(self._first[self.is_running].min())
+        for t in range(self._kept, since):  # what no episode under way has seen takes room for nothing
+            self._seen[t] = {}
+        self._kept = max(self._kept, since)
         ended = np.flatnonzero(self.is_running & (terminated | truncated)).tolist()
         self.is_running[ended] = False
         errors = infos.get("error", [None] * self.envs.num_envs)

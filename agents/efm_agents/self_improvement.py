@@ -47,6 +47,7 @@ from efm_agents.reward_model import CheckpointRewardModel
 from efm_agents.rollout import make_vector_env, rollout
 from efm_agents.run import Report, Run, no_report, read_log, to_settings
 from efm_envs.data import Episode
+from efm_envs.errors import EFMError
 from efm_envs.evaluation import EpisodeRecord
 from efm_envs.seeding import EpisodeSet, Stream, episode_seeds, generator
 from efm_envs.vector import EFMVectorEnv
@@ -91,6 +92,8 @@ def train(
     model = rebuild_model(start["model"], weights).to(device)
     started_from = rebuild_model(start["model"], weights).requires_grad_(False).to(device)
     reward_model = CheckpointRewardModel(str(reward_file))
+    if config.reward_update_rounds and reward_model.model.config != model.config:
+        raise EFMError("reward_update_rounds copies the practising model into the reward model: both must be of one architecture.")
     practising = [weight for weight in model.practising_parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(practising, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     baseline = Baseline(config.baseline_rounds)

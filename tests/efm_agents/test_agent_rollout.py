@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -174,3 +175,27 @@ def test_a_policy_that_remembers_sees_all_rows_is_told_what_starts_and_is_asked_
     assert set(policy.rows) == {num_envs} and np.sum(policy.starts) == len(SEEDS)
     assert [e.notes["steps"] for e in episodes] == [len(e) for e in episodes], "a row was not told of the episode that began there"
     assert len({e.notes["row"] for e in episodes}) == min(num_envs, len(SEEDS))
+
+
+class Witness(Reflex):
+    """Knows which of the observations that it was shown still exist."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[weakref.ref[np.ndarray]] = []
+
+    def reset(self, mask: np.ndarray) -> None:
+        """It is shown whole batches, as they are, because it has this."""
+
+    def act(self, observations: Mapping[str, np.ndarray]) -> np.ndarray:
+        self.shown.append(weakref.ref(observations["agent_pos"]))
+        return super().act(observations)
+
+
+def test_observations_of_episodes_that_are_over_are_let_go(made: Made) -> None:
+    """A thousand episodes of pictures would not fit into memory."""
+    witness, longest, alive = Witness(), 0, 0
+    for episode in rollout(witness, made(POINT_MASS, 2), range(40)):
+        longest = max(longest, len(episode))
+        alive = max(alive, sum(shown() is not None for shown in witness.shown))
+    assert len(witness.shown) > 4 * longest and alive <= 2 * longest + 2

@@ -202,3 +202,9 @@ def test_a_demonstration_that_failed_is_refused_in_whatever_kind_it_is(end_reaso
     failed = dataclasses.replace(episode(5, seed=77), end_reason=end_reason)
     with pytest.raises(EFMError, match="1 did not, the first with seed 77"):
         as_mixture([Mixed(two()), Mixed([episode(1, 5), failed])])
+
+
+def test_episodes_and_kinds_of_them_in_one_list_are_refused(demonstrations: Sequence[Episode]) -> None:
+    """Either would have been learned from, and the other dropped."""
+    with pytest.raises(EFMError, match="got both, or others"):
+        as_mixture([Mixed(demonstrations[:4]), *demonstrations[4:6]])  # type: ignore[list-item]
